@@ -1,0 +1,49 @@
+"""Fixtures that every test may ask for."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import settings
+
+from tests.support.databases import (
+    database,
+    databases,
+    migrated_url,
+    postgres_template,
+    sqlite_template,
+)
+from tests.support.postgres import database_url, postgres_server, postgres_url
+from tests.support.redis import redis_server, redis_url
+
+__all__ = [
+    "database",
+    "database_url",
+    "databases",
+    "migrated_url",
+    "postgres_server",
+    "postgres_template",
+    "postgres_url",
+    "redis_server",
+    "redis_url",
+    "sqlite_template",
+]
+
+# A check that fails by chance says nothing of the change it is run for: elsewhere chance may find.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A server built in a test sets up the process's logging: the next test has its own."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    lines = structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**lines)
