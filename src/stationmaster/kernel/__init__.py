@@ -1,0 +1,1 @@
+"""What every part shares: errors, identifiers, time, paging and the principal."""
