@@ -1,0 +1,201 @@
+"""Log lines: one JSON object a line on stderr, from our own loggers and everyone else's.
+
+A line is a sentence plus fields: `log.info("A run has ended.", run_id=…, outcome=…)`. What holds
+for a whole request or run is bound once with `structlog.contextvars.bound_contextvars(...)`, under
+the names `request_id`, `run_id` and `principal` (its id), and appears on every line below it.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from stationmaster.telemetry.redaction import Redactor
+
+Level = Literal["debug", "info", "warning", "error"]
+
+_LONGEST = 16_384  # characters of one field; a traceback fits, a prompt or an upload does not
+_LEVELS = {"exception": "error", "warn": "warning", "fatal": "critical"}  # by the method's name
+_FIRST = ("timestamp", "level", "message", "module")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_BREAKS = re.compile(r"(?!\n)" + _CONTROL.pattern)
+
+# These tell every statement with its values, or every frame, at debug level: prompts and keys.
+_CHATTY = (
+    "aiosqlite",
+    "alembic",
+    "asyncio",
+    "asyncpg",
+    "httpcore",
+    "httpx",
+    "mcp",
+    "sqlalchemy",
+    "urllib3",
+)
+_SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "claude_agent_sdk")
+
+
+def configure_logging(
+    *,
+    level: Level,
+    log_format: Literal["json", "console"],
+    redactor: Redactor,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every line of the process to `stream` (stderr). Called again, it replaces itself.
+
+    `level` holds for Stationmaster; other libraries never say more than `info`, and those that
+    would log the data they carry only warnings.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = _Handler(stream or sys.stderr)
+    render = _render(log_format)
+    traced = structlog.processors.format_exc_info
+    handler.setFormatter(_Formatter([traced, _tidy, *render], shared, redactor))
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, _own, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        logger_factory=lambda name="stationmaster": _Line(name, handler, redactor),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [item for item in root.handlers if not isinstance(item, _Handler)]
+    root.addHandler(handler)
+    root.setLevel(min(_number(level), logging.INFO))
+    _set_levels(level)
+
+
+def _number(level: Level) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def _set_levels(level: Level) -> None:
+    others = max(_number(level), logging.INFO)
+    logging.getLogger("stationmaster").setLevel(_number(level))
+    for name in _SERVERS:
+        # uvicorn brings handlers of its own, which would write every line a second time, in a
+        # second form, past the redaction.
+        server = logging.getLogger(name)
+        server.handlers.clear()
+        server.propagate = True
+        server.setLevel(others)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(others, logging.WARNING))
+    # Our own access line has the request's id and the route's template; uvicorn's has the URL,
+    # with whatever a client put into its query.
+    logging.getLogger("uvicorn.access").handlers.clear()
+    logging.getLogger("uvicorn.access").propagate = False
+
+
+def _render(log_format: str) -> list[Processor]:
+    if log_format == "console":
+        console = structlog.dev.ConsoleRenderer(colors=False, event_key="message")
+        return [_for_people, console]
+    return [_json]
+
+
+def _own(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """What other libraries' lines get step by step, in one: there is a line for every request."""
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
+    line = {
+        "timestamp": _now(),
+        "level": _LEVELS.get(method, method),
+        "message": str(event.pop("event", "")),
+        "module": logger.name,
+    }
+    for name, value in event.items():
+        line[name] = _bounded(value)
+    return line
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the fields, put the ones every line has first, and bound each value."""
+    event["message"] = str(event.pop("event", ""))
+    event["module"] = event.pop("logger", None)
+    head = {name: event.pop(name) for name in _FIRST if name in event}
+    return {name: _bounded(value) for name, value in (*head.items(), *event.items())}
+
+
+def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make control characters visible, which JSON escapes by itself."""
+    return {name: _visible(value, keep_breaks=name == "exception") for name, value in event.items()}
+
+
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """One line of ASCII, so that no control character gets through."""
+    return _encode(event)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return value[:_LONGEST] + f"… ({len(value)} characters)"
+    return value
+
+
+def _visible(value: Any, *, keep_breaks: bool) -> Any:
+    if not isinstance(value, str):
+        return value
+    pattern = _CONTROL_BUT_BREAKS if keep_breaks else _CONTROL
+    return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Ours, so that configuring again can tell it from a test's or a host program's."""
+
+
+class _Line:
+    """Writes the rendered lines of one of our own loggers.
+
+    Not by way of `logging`, which takes three times as long as all the rest: there is a line for
+    every request. The handler's lock and stream are shared with the lines that do come that way.
+    """
+
+    def __init__(self, name: str, handler: _Handler, redactor: Redactor) -> None:
+        self.name = name
+        self._handler = handler
+        self._redactor = redactor
+
+    def write(self, line: str) -> None:
+        masked = self._redactor.scrub(line) + self._handler.terminator
+        # A log that cannot be written must not stop what it tells of.
+        with self._handler.lock or nullcontext(), suppress(OSError, ValueError):
+            self._handler.stream.write(masked)
+            self._handler.flush()
+
+    debug = info = warning = error = critical = write
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders, then masks: the whole line, so that no `repr` of an object slips by."""
+
+    def __init__(
+        self, processors: Iterable[Processor], foreign: list[Processor], redactor: Redactor
+    ) -> None:
+        extra = structlog.stdlib.ExtraAdder()
+        unmarked = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+        super().__init__(processors=[unmarked, *processors], foreign_pre_chain=[*foreign, extra])
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.scrub(super().format(record))

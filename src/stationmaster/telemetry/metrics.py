@@ -1,0 +1,250 @@
+"""Metrics for Prometheus, in a registry of their own: two servers in a process do not mix.
+
+Every label has a bounded set of values: routes by template, models and endpoints by the first so
+many seen. No label holds a key, a user, a run or anything a client wrote freely.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.process_collector import ProcessCollector
+
+OTHER = "other"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_MOST_ENDPOINTS = 300
+_MOST_MODELS = 50
+
+# Seconds. Model calls and tasks wait on a model, so they need the long end; probes the short one.
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_RUN_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric as the reference tells it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+class BoundedLabel:
+    """Lets through the first `most` values it sees; every later one becomes `other`."""
+
+    def __init__(self, most: int) -> None:
+        """`most` is the number of time series that this label may add to a metric."""
+        self._most = most
+        self._seen: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        """The value to use as the label."""
+        if value in self._seen:
+            return value
+        if len(self._seen) >= self._most:
+            return OTHER
+        self._seen.add(value)
+        return value
+
+
+class Metrics:
+    """All metrics of one server. Counters only rise; gauges may be given a function to ask."""
+
+    def __init__(self) -> None:
+        """Make a fresh registry with every metric at zero."""
+        self.registry = registry = CollectorRegistry()
+        self._endpoint = BoundedLabel(_MOST_ENDPOINTS)
+        self._model = BoundedLabel(_MOST_MODELS)
+        self._http_requests = Counter(
+            "http_requests_total",
+            "HTTP requests answered.",
+            ("method", "endpoint", "status"),
+            registry=registry,
+        )
+        self._http_request_seconds = Histogram(
+            "http_request_duration_seconds",
+            "Time until an HTTP answer was complete.",
+            ("method", "endpoint"),
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._claude_code_requests = Counter(
+            "claude_code_requests_total", "HTTP requests answered, of any kind.", registry=registry
+        )
+        self._declare_runs(registry)
+        self._declare_calls(registry)
+        self._declare_book(registry)
+        self._declare_limits(registry)
+        ProcessCollector(registry=registry)
+        # Finding a metric's series by its labels takes as long as all the rest of a call's figures.
+        self._of_route = cache(self._route_series)
+        self._of_call = cache(self._call_series)
+        self._of_class = cache(self._model_tokens.labels)
+
+    def _route_series(self, method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+        return (
+            self._http_requests.labels(method, endpoint, str(status)),
+            self._http_request_seconds.labels(method, endpoint),
+        )
+
+    def _call_series(self, provider: str, model: str, outcome: str) -> tuple[Counter, Histogram]:
+        return (
+            self._model_calls.labels(provider, model, outcome),
+            self._first_byte_seconds.labels(provider),
+        )
+
+    def _declare_runs(self, registry: CollectorRegistry) -> None:
+        self._runs = Counter("runs_total", "Runs ended.", ("outcome",), registry=registry)
+        self._run_seconds = Histogram(
+            "run_duration_seconds",
+            "Time from a run's start to its end, waiting left out.",
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
+        self.runs_active = Gauge("runs_active", "Runs at work.", registry=registry)
+        self.runs_unanswered = Gauge(
+            "runs_unanswered", "Runs that wait for a person or a client.", registry=registry
+        )
+        self.runs_queued = Gauge("runs_queued", "Runs waiting for a worker.", registry=registry)
+        self.agents_alive = Gauge("agents_alive", "Agent processes running.", registry=registry)
+        self.pool_warm = Gauge(
+            "agent_pool_warm", "Agents waiting for a new session.", registry=registry
+        )
+        self.pool_idle = Gauge(
+            "agent_pool_idle", "Agents waiting for their session's next turn.", registry=registry
+        )
+        self.pool_busy = Gauge("agent_pool_busy", "Agents with a turn.", registry=registry)
+        self.pool_memory = Gauge(
+            "agent_pool_memory_bytes", "Memory of agents that wait.", registry=registry
+        )
+        self.pool_takes = Counter(
+            "agent_pool_takes_total",
+            "Agents taken for a turn: kept of the session, warm, or cold, which is a miss.",
+            ("source",),
+            registry=registry,
+        )
+
+    def _declare_calls(self, registry: CollectorRegistry) -> None:
+        self._model_calls = Counter(
+            "model_calls_total",
+            "Calls to a model provider, settled.",
+            ("provider", "model", "outcome"),
+            registry=registry,
+        )
+        self._model_tokens = Counter(
+            "model_tokens_total", "Tokens billed.", ("class",), registry=registry
+        )
+        self._model_cost = Counter(
+            "model_cost_micro_dollars_total",
+            "Cost of settled calls, in millionths of a US dollar.",
+            registry=registry,
+        )
+        self._budget_refusals = Counter(
+            "budget_refusals_total",
+            "Calls refused for cost, by the kind of subject whose budget did not cover them.",
+            ("subject",),
+            registry=registry,
+        )
+        self._first_byte_seconds = Histogram(
+            "model_call_first_byte_seconds",
+            "Time until a provider began its answer.",
+            ("provider",),
+            buckets=_FIRST_BYTE_BUCKETS,
+            registry=registry,
+        )
+
+    def _declare_limits(self, registry: CollectorRegistry) -> None:
+        self._rate_limited = Counter(
+            "rate_limited_total",
+            "Requests refused by a rate limit, by its level and unit.",
+            ("level", "unit"),
+            registry=registry,
+        )
+        self.rate_limits_shared = Gauge(
+            "rate_limits_shared",
+            "1 while rate limits hold over all servers together, 0 while over this one alone.",
+            registry=registry,
+        )
+
+    def _declare_book(self, registry: CollectorRegistry) -> None:
+        self.sockets_open = Gauge("sockets_open", "Open WebSockets.", registry=registry)
+        self.event_readers = Gauge("event_readers", "Open event streams.", registry=registry)
+        self.events_appended = Counter(
+            "events_appended_total", "Events written to the book.", registry=registry
+        )
+        self.slow_readers_dropped = Counter(
+            "slow_readers_dropped_total",
+            "Event streams closed because their reader fell behind.",
+            registry=registry,
+        )
+        self.db_write_batch_size = Histogram(
+            "db_write_batch_size",
+            "Units of work committed together.",
+            buckets=_BATCH_BUCKETS,
+            registry=registry,
+        )
+
+    def http_request(self, *, method: str, endpoint: str, status: int, seconds: float) -> None:
+        """Count one answer. `endpoint` is the route's template, never the path as requested."""
+        verb = method if method in _METHODS else OTHER
+        answered, took = self._of_route(verb, self._endpoint(endpoint), status)
+        answered.inc()
+        took.observe(seconds)
+        self._claude_code_requests.inc()
+
+    def rate_limited(self, level: str, unit: str) -> None:
+        """Count one refusal for going too fast."""
+        self._rate_limited.labels(level, unit).inc()
+
+    def run_ended(self, *, outcome: str, seconds: float) -> None:
+        """Count one run that has ended; `seconds` since it started."""
+        self._runs.labels(outcome).inc()
+        self._run_seconds.observe(seconds)
+
+    def model_call(
+        self,
+        *,
+        provider: str,
+        model: str,
+        outcome: str,
+        tokens: dict[str, int],
+        cost_micros: int,
+        first_byte_seconds: float | None,
+    ) -> None:
+        """Count one settled call. `tokens` by class: input, output, cache_write, cache_read."""
+        ended, began = self._of_call(provider, self._model(model), outcome)
+        ended.inc()
+        for name, count in tokens.items():
+            if count:
+                self._of_class(name).inc(count)
+        self._model_cost.inc(cost_micros)
+        if first_byte_seconds is not None:
+            began.observe(first_byte_seconds)
+
+    def call_refused(self, subject_kind: str) -> None:
+        """Count one call that a budget did not cover."""
+        self._budget_refusals.labels(subject_kind).inc()
+
+    def families(self) -> tuple[Family, ...]:
+        """Every metric of ours, without those of the process."""
+        return tuple(
+            Family(name, str(item._type), tuple(item._labelnames), str(item._documentation))
+            for item in vars(self).values()
+            if isinstance(item, MetricWrapperBase)
+            for name in [item._name + ("_total" if item._type == "counter" else "")]
+        )
+
+    def render(self) -> tuple[bytes, str]:
+        """The body and the content type of an answer to Prometheus."""
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
