@@ -1,0 +1,71 @@
+"""Statements of the hot path, compiled once for each dialect.
+
+Building a statement and compiling it again costs SQLAlchemy ten times what SQLite then needs to
+run it: with a few of them in every model call, that is most of what a call costs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.sql.expression import Select, UpdateBase
+
+Row = tuple[Any, ...]
+_Processor = Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The SQL of one dialect with positional parameters, and how values go in and come out."""
+
+    sql: str
+    parameters: tuple[tuple[str, _Processor], ...]
+    columns: tuple[_Processor, ...]
+
+    def bind(self, values: Mapping[str, Any]) -> Row:
+        """The parameters in their order, as the driver takes them."""
+        return tuple(
+            values[name] if process is None else process(values[name])
+            for name, process in self.parameters
+        )
+
+    def read(self, row: Row) -> Row:
+        """A row of the driver's as the columns' types mean it."""
+        return tuple(
+            value if process is None else process(value)
+            for value, process in zip(row, self.columns, strict=True)
+        )
+
+
+class Prepared:
+    """A statement whose form never changes: make one beside the tables it is of.
+
+    What varies is a `bindparam`, or a column of an INSERT, each of which must be given a value.
+    An IN with a list of varying length is another form each time and cannot be prepared.
+    """
+
+    def __init__(self, statement: Select[Any] | UpdateBase) -> None:
+        self.statement = statement
+        self._compiled: dict[str, Compiled] = {}
+
+    def compiled(self, dialect: Dialect) -> Compiled:
+        """For a dialect with positional parameters."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            found = self._compiled[dialect.name] = self._compile(dialect)
+        return found
+
+    def _compile(self, dialect: Dialect) -> Compiled:
+        compiled: Any = self.statement.compile(dialect=dialect)
+        return Compiled(
+            sql=str(compiled),
+            parameters=tuple(
+                (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+                for name in compiled.positiontup
+            ),
+            columns=tuple(
+                column.type.dialect_impl(dialect).result_processor(dialect, None)
+                for column in self.statement.exported_columns
+            ),
+        )

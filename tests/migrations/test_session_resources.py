@@ -1,0 +1,25 @@
+"""The revision of session resources takes sessions along, both ways."""
+
+from typing import Any
+
+from tests.migrations.test_budgets import _insert, _move, _rows
+
+AGENT = r'{"id":"agent_1","model":{"id":"m-1","speed":"standard"},"system":"\u0000\ud800"}'
+
+
+def _session(name: str, **fields: Any) -> dict[str, Any]:
+    owned = {"organization_id": "org_1", "project_id": "proj_1", "key_id": "key_1"}
+    places = {"workspace": "w", "scope": "w", "directory": "w"}
+    return {"id": f"sesn_{name}", **owned, **places, "created_at": 5, **fields}
+
+
+async def test_sessions_have_the_model_of_their_agent(database_url: str) -> None:
+    await _move(database_url, "0007")
+    rows = [_session("a", agent=AGENT, kind="session"), _session("b")]
+    await _insert(database_url, "sessions", *rows)
+    before = await _rows(database_url, "SELECT * FROM sessions ORDER BY id")
+    await _move(database_url, "0008")
+    found = await _rows(database_url, "SELECT id, model, resources FROM sessions ORDER BY id")
+    assert found == [("sesn_a", "m-1", "[]"), ("sesn_b", None, "[]")]
+    await _move(database_url, "0007", down=True)
+    assert await _rows(database_url, "SELECT * FROM sessions ORDER BY id") == before
