@@ -1,0 +1,6 @@
+"""Background work that survives a crash: the outbox, its handlers, and who is alive."""
+
+from stationmaster.jobs.instances import Instances
+from stationmaster.jobs.outbox import Handler, Job, Outbox, Parked, Runner
+
+__all__ = ["Handler", "Instances", "Job", "Outbox", "Parked", "Runner"]
