@@ -1,0 +1,128 @@
+"""Settling holds: a batch of calls becomes lines of the ledger, in one transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from stationmaster.budgets import alert
+from stationmaster.budgets.entry import Charge, LedgerEntry
+from stationmaster.budgets.tables import budget_periods, budgets, holds, ledger, ledger_news
+from stationmaster.events import EventLog
+from stationmaster.kernel.clock import Millis
+from stationmaster.storage import Prepared, Transaction, among
+
+_TAKE = Prepared(
+    delete(holds)
+    .where(among(holds.c.call_id, "calls"))
+    .returning(holds.c.call_id, holds.c.amount, holds.c.tokens, holds.c.charges)
+)
+_LOCK = Prepared(
+    select(budgets.c.id, budgets.c.period_start, budgets.c.spent, budgets.c.alert_at)
+    .where(among(budgets.c.id, "ids"))
+    .order_by(budgets.c.id)
+    .with_for_update()
+)
+_SHIFT = Prepared(
+    update(budgets)
+    .where(budgets.c.id == bindparam("of"))
+    .values(
+        held=budgets.c.held - bindparam("less_held"),
+        spent=budgets.c.spent + bindparam("more_spent"),
+    )
+)
+_SHIFT_PAST = Prepared(
+    update(budget_periods)
+    .where(
+        budget_periods.c.budget_id == bindparam("of"),
+        budget_periods.c.period_start == bindparam("since"),
+    )
+    .values(
+        held=budget_periods.c.held - bindparam("less_held"),
+        spent=budget_periods.c.spent + bindparam("more_spent"),
+    )
+)
+_INSERT = Prepared(insert(ledger))
+_INSERT_NEWS = Prepared(insert(ledger_news))
+
+
+def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | None) -> list[bool]:
+    """Turn each entry's hold into its line; False where there is no hold (any more)."""
+    taken = {row[0]: row for row in tx.run(_TAKE, {"calls": [e.context.call_id for e in entries]})}
+    settled: list[bool] = []
+    lines: list[dict[str, Any]] = []
+    shifts: dict[tuple[str, Millis], tuple[int, int]] = {}
+    for entry in entries:
+        row = taken.pop(entry.context.call_id, None)
+        settled.append(row is not None)
+        if row is None:
+            continue
+        _, amount, tokens, charges = row
+        for budget_id, start, unit in charges:
+            held, spent = (amount, entry.cost) if unit == "usd" else (tokens, entry.tokens)
+            less, more = shifts.get((budget_id, start), (0, 0))
+            shifts[budget_id, start] = (less + held, more + spent)
+        lines.append(_line(entry, charges))
+    if shifts:
+        _shift(tx, shifts, events)
+    if lines:
+        tx.run_many(_INSERT, lines)
+        tx.run_many(_INSERT_NEWS, [{"call_id": line["call_id"]} for line in lines])
+    return settled
+
+
+def _shift(
+    tx: Transaction,
+    shifts: dict[tuple[str, Millis], tuple[int, int]],
+    events: EventLog | None,
+) -> None:
+    present: list[dict[str, Any]] = []
+    due: list[str] = []
+    rows = tx.run(_LOCK, {"ids": sorted({budget_id for budget_id, _ in shifts})})
+    for budget_id, start, spent, alert_at in rows:
+        shift = shifts.pop((budget_id, start), None)
+        if shift is None:
+            continue
+        less, more = shift
+        present.append({"of": budget_id, "less_held": less, "more_spent": more})
+        if alert_at is not None and spent + more >= alert_at:
+            due.append(budget_id)
+    if present:
+        tx.run_many(_SHIFT, present)
+    if shifts:  # what is left was held in a period that is over, or its budget is gone
+        tx.run_many(
+            _SHIFT_PAST,
+            [
+                {"of": budget_id, "since": start, "less_held": less, "more_spent": more}
+                for (budget_id, start), (less, more) in sorted(shifts.items())
+            ],
+        )
+    if due:
+        alert.tell(tx, events, due)
+
+
+def _line(entry: LedgerEntry, charges: list[Charge]) -> dict[str, Any]:
+    context, usage = entry.context, entry.usage
+    return {
+        "call_id": context.call_id,
+        "at": entry.at,
+        "organization_id": context.owner.organization_id,
+        "project_id": context.owner.project_id,
+        "key_id": context.key_id,
+        "user_id": context.user_id,
+        "run_id": context.run_id,
+        "session_id": context.session_id,
+        "tags": list(context.tags) or None,
+        "provider": context.provider,
+        "model": context.model,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "tokens": entry.tokens,
+        "cost": entry.cost,
+        "outcome": entry.outcome,
+        "duration_ms": entry.duration_ms,
+        "charges": charges or None,
+    }
