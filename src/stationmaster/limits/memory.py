@@ -1,0 +1,149 @@
+"""Counts in this process, for this process alone."""
+
+import asyncio
+
+from stationmaster.kernel.clock import Clock, Millis
+from stationmaster.limits.grant import UNLIMITED, Grant, Quota, Refusal, Standing
+from stationmaster.limits.plan import INPUT, OUTPUT, Amounts, Plan, RateLine, SlotLine
+from stationmaster.limits.window import Window
+
+CAPACITY = 50_000
+"""Windows of one generation, some 400 bytes each. There are two generations at most."""
+
+PLACE_WAIT_MS = 1_000
+"""When to ask again for a place: nobody knows when one becomes free."""
+
+
+class MemoryStore:
+    """Takes no locks: a decision is made without a pause, on the event loop's thread.
+
+    Windows are kept in two generations. One that is used moves into the young generation; the old
+    one is dropped when nothing in it can count any more. Should more than `capacity` windows be in
+    use, it is dropped earlier, and with it the counts of those that were used least of late.
+    """
+
+    def __init__(self, clock: Clock, *, capacity: int = CAPACITY) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._young: dict[str, Window] = {}
+        self._old: dict[str, Window] = {}
+        self._turned_at = clock.now()
+        self._lifetime = 0
+        self._places: dict[str, int] = {}
+
+    async def take(self, plan: Plan, amounts: Amounts) -> Grant | Refusal:
+        """See `Store`. Never waits."""
+        return self.decide(plan, amounts)
+
+    async def run(self) -> None:
+        """See `Store`. There is nothing to do."""
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        """See `Store`."""
+        self._places.clear()
+
+    def decide(self, plan: Plan, amounts: Amounts) -> Grant | Refusal:
+        """`take`, for callers that cannot wait."""
+        now = self._clock.now()
+        windows = [self._window(line, now) for line in plan.rates]
+        for line, window in zip(plan.rates, windows, strict=True):
+            wanted = line.wanted(amounts)
+            if window.free(line) < wanted or not line.burst:
+                return self._refuse(plan, windows, amounts, now)
+        places = self._places
+        for place in plan.slots:
+            if places.get(place.key, 0) >= place.most:
+                wait = PLACE_WAIT_MS if place.most else None
+                return Refusal(place, wait, _standing(plan, windows, now))
+        for line, window in zip(plan.rates, windows, strict=True):
+            window.add(line, line.wanted(amounts), now)
+        for place in plan.slots:
+            places[place.key] = places.get(place.key, 0) + 1
+        return Grant(plan, amounts, now, _standing(plan, windows, now), finish=self._finish)
+
+    def free(self, line: RateLine) -> int:
+        """How much of a line is left. Takes nothing."""
+        return self._window(line, self._clock.now()).free(line)
+
+    def __len__(self) -> int:
+        """How many windows are kept."""
+        return len(self._young) + len(self._old)
+
+    @property
+    def places(self) -> int:
+        """How many places are taken."""
+        return sum(self._places.values())
+
+    def _refuse(self, plan: Plan, windows: list[Window], amounts: Amounts, now: Millis) -> Refusal:
+        slowest: RateLine | None = None
+        longest = -1
+        for line, window in zip(plan.rates, windows, strict=True):
+            wanted = line.wanted(amounts)
+            if window.free(line) >= wanted and line.burst:
+                continue
+            wait = window.wait(line, wanted, now)
+            if wait is None:
+                return Refusal(line, None, _standing(plan, windows, now))
+            if wait > longest:
+                slowest, longest = line, wait
+        assert slowest is not None
+        return Refusal(slowest, longest, _standing(plan, windows, now))
+
+    def _window(self, line: RateLine, now: Millis) -> Window:
+        window = self._young.get(line.key)
+        if window is None:
+            window = self._settle_in(line, now)
+        window.move(line, now)
+        return window
+
+    def _settle_in(self, line: RateLine, now: Millis) -> Window:
+        self._lifetime = max(self._lifetime, line.lifetime)
+        self._turned_at = min(self._turned_at, now)
+        if now - self._turned_at > self._lifetime or len(self._young) >= self._capacity:
+            self._old, self._young, self._turned_at = self._young, {}, now
+        window = self._old.pop(line.key) if line.key in self._old else Window()
+        self._young[line.key] = window
+        return window
+
+    def _finish(self, grant: Grant, input_tokens: int | None, output_tokens: int | None) -> None:
+        for place in grant.plan.slots:
+            self._leave(place)
+        used = {INPUT: input_tokens, OUTPUT: output_tokens}
+        for line in grant.plan.rates:
+            really = used.get(line.index)
+            if really is not None:
+                self._correct(line, grant, really)
+
+    def _leave(self, place: SlotLine) -> None:
+        left = self._places.get(place.key, 0) - 1
+        if left > 0:
+            self._places[place.key] = left
+        else:
+            self._places.pop(place.key, None)
+
+    def _correct(self, line: RateLine, grant: Grant, really: int) -> None:
+        difference = really - line.wanted(grant.amounts)
+        if not difference:
+            return
+        now = self._clock.now()
+        window = self._window(line, now)
+        if difference < 0:
+            window.give_back(line, -difference, at=grant.at, now=now)
+        else:
+            window.add(line, difference, now)
+
+
+def _standing(plan: Plan, windows: list[Window], now: Millis) -> Standing:
+    if not windows:
+        return UNLIMITED
+    found: list[Quota | None] = [None, None, None]
+    for line, window in zip(plan.rates, windows, strict=True):
+        free = window.free(line)
+        known = found[line.index]
+        if known is None or free < known.remaining:
+            found[line.index] = Quota(line.burst, free, window.reset(line, now), now)
+    for quota in found:
+        if quota is not None and quota.remaining < 0:
+            quota.remaining = 0
+    return found[0], found[1], found[2]
