@@ -1,0 +1,87 @@
+"""Rows of credentials that have had their time, deleted on a schedule: the tables stay bounded.
+
+| what | deleted |
+|---|---|
+| tickets of sockets | when they have expired |
+| refresh tokens | when they have expired; until then one that is used again is known |
+| sign-ins, with their tokens | when they have expired |
+| failures to sign in | when they no longer count |
+| sign-ins that were begun at an identity provider | when they have expired |
+| tokens of runs that were revoked | a day later |
+| invites | 90 days after they ended |
+| keys of `user-login` that were replaced | 90 days later |
+
+Other keys are kept: they are on record, and few.
+"""
+
+from sqlalchemy import ColumnElement, Table, delete, func, select
+
+from stationmaster.access.clients import SOURCE
+from stationmaster.access.lockout import FORGET_S
+from stationmaster.access.tables import (
+    api_keys,
+    invites,
+    oidc_attempts,
+    refresh_tokens,
+    run_tokens,
+    sign_in_failures,
+    sign_ins,
+    socket_tickets,
+)
+from stationmaster.kernel.clock import Clock, Millis
+from stationmaster.storage import Database, Transaction
+
+DAY_MS = 86_400_000
+TOKENS_KEPT_MS = DAY_MS
+ENDED_KEPT_MS = 90 * DAY_MS
+BATCH = 1_000  # rows in one transaction: others wait for it on SQLite
+
+
+class Purge:
+    """Deletes what is over."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def run(self) -> int:
+        """Delete all that is over; return how many rows. Raises `Unavailable`. Idempotent."""
+        gone, now = 0, self._clock.now()
+        for table, over in _over(now):
+            while deleted := await self._some(table, over):
+                gone += deleted
+                if deleted < BATCH:
+                    break
+        return gone
+
+    async def _some(self, table: Table, over: ColumnElement[bool]) -> int:
+        key = next(iter(table.primary_key.columns))
+        # Two servers that purge at once must not wait for each other's rows.
+        found = select(key).where(over).limit(BATCH).with_for_update(skip_locked=True)
+
+        def verb(tx: Transaction) -> int:
+            names = list(tx.execute(found).scalars())
+            if not names:
+                return 0
+            if table is sign_ins:
+                tx.execute(delete(refresh_tokens).where(refresh_tokens.c.sign_in_id.in_(names)))
+            return int(tx.execute(delete(table).where(key.in_(names))).rowcount)
+
+        return await self._database.write(verb)
+
+
+def _over(now: Millis) -> list[tuple[Table, ColumnElement[bool]]]:
+    ended = func.coalesce(invites.c.deleted_at, invites.c.accepted_at, invites.c.expires_at)
+    return [
+        (socket_tickets, socket_tickets.c.expires_at < now),
+        (refresh_tokens, refresh_tokens.c.expires_at < now),
+        (sign_ins, sign_ins.c.expires_at < now),
+        (sign_in_failures, sign_in_failures.c.failed_at < now - round(FORGET_S * 1000)),
+        (oidc_attempts, oidc_attempts.c.expires_at < now),
+        (run_tokens, run_tokens.c.revoked_at < now - TOKENS_KEPT_MS),
+        (invites, ended < now - ENDED_KEPT_MS),
+        (
+            api_keys,
+            (api_keys.c.source == SOURCE) & (api_keys.c.revoked_at < now - ENDED_KEPT_MS),
+        ),
+    ]
