@@ -1,0 +1,1 @@
+"""Model providers: one small protocol, each vendor in its own package."""

@@ -1,0 +1,135 @@
+"""An answer, between the connection that fills it and the call that reads it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from stationmaster.kernel.errors import Upstream
+from stationmaster.providers.base import Headers
+from stationmaster.providers.headers import to_client
+from stationmaster.providers.upstream.decoder import Decoder
+
+HIGH_WATER = 256 * 1024
+"""Bytes of a body that wait for their reader before the upstream is made to wait."""
+
+
+class Source(Protocol):
+    """The connection that a reply comes on, as far as its reader needs it."""
+
+    def resume(self, reply: "UpstreamReply") -> None:
+        """Read on, if this reply had made it pause."""
+        ...
+
+    def abandon(self, reply: "UpstreamReply") -> None:
+        """Close at once, if the connection is still this reply's."""
+        ...
+
+
+class UpstreamReply:
+    """Implements `ProviderReply`. The body lies here, not in the connection.
+
+    So a connection whose answer has wholly arrived can carry another call, though this one is not
+    read yet, and no call can ever read another's bytes.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[None] = self._loop.create_future()
+        self._status = 0
+        self._headers: Headers = ()
+        self._decoder: Decoder | None = None
+        self._pieces: list[bytes] = []
+        self._whole = False
+        self._error: Exception | None = None
+        self._more: asyncio.Future[None] | None = None
+        self.waiting = 0  # bytes that came and are not read yet
+
+    # --- for the connection -------------------------------------------------------------------
+
+    def begin(self, status: int, headers: Headers, decoder: Decoder | None) -> None:
+        """The head is there."""
+        self._status = status
+        self._headers = to_client(headers)
+        self._decoder = decoder
+        if not self._begun.done():
+            self._begun.set_result(None)
+
+    def take(self, data: bytes) -> None:
+        """A piece of the body is there."""
+        self._pieces.append(data)
+        self.waiting += len(data)
+        self._wake()
+
+    def finish(self) -> None:
+        """The body is whole."""
+        self._whole = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come. What came can still be read."""
+        if not self._begun.done():
+            self._begun.set_exception(error)
+            self._begun.exception()  # whoever waited may be cancelled by now, and never ask
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    # --- for the call -------------------------------------------------------------------------
+
+    async def begun(self) -> None:
+        """Return once the head is there, or raise why it never will be."""
+        await self._begun
+
+    @property
+    def status(self) -> int:
+        """The upstream's HTTP status."""
+        return self._status
+
+    @property
+    def headers(self) -> Headers:
+        """What may pass to the client."""
+        return self._headers
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives; see `ProviderReply.chunks`."""
+        try:
+            while True:
+                while self._pieces:
+                    data = self._drained()
+                    if self._decoder is None:
+                        yield data
+                        continue
+                    for piece in self._decoder.feed(data):
+                        yield piece
+                if self._whole:
+                    break
+                if self._error is not None:
+                    raise self._error
+                await self._until_more()
+            if self._decoder is not None:
+                self._decoder.finish()
+        except ValueError as error:
+            raise Upstream(f"The model provider's answer cannot be read: {error}.") from None
+        finally:
+            self._source.abandon(self)
+
+    async def aclose(self) -> None:
+        """Close the upstream call if its body has not wholly come. Idempotent."""
+        self._source.abandon(self)
+
+    def _drained(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        self.waiting = 0
+        self._source.resume(self)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _until_more(self) -> None:
+        self._more = self._loop.create_future()
+        try:
+            await self._more
+        finally:
+            self._more = None
