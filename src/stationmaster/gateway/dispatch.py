@@ -1,0 +1,395 @@
+"""The one way to a model: parse, route, hold, send, settle."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+
+import msgspec
+import structlog
+
+from stationmaster.budgets.definition import check_tags
+from stationmaster.budgets.entry import CallContext
+from stationmaster.gateway.admission import Admission, Candidate, countable
+from stationmaster.gateway.attempt import Attempt, Services, check_credentials, read_whole
+from stationmaster.gateway.body import CallBody
+from stationmaster.gateway.call import GatewayCall
+from stationmaster.gateway.catalogue import Catalogue
+from stationmaster.gateway.formats import PARSERS, Reply, asking_for_usage
+from stationmaster.gateway.messages_body import parse_messages
+from stationmaster.gateway.openai_body import parse_chat
+from stationmaster.gateway.openai_usage import UsageFilter
+from stationmaster.gateway.ports import CallObserver, Meter
+from stationmaster.gateway.pricing import Pricing, Rates
+from stationmaster.gateway.routing import Models, Target
+from stationmaster.kernel.clock import Clock
+from stationmaster.kernel.errors import Denied, Invalid, NotFound, Upstream
+from stationmaster.kernel.ids import new_id
+from stationmaster.kernel.principal import Principal
+from stationmaster.limits import Limiter
+from stationmaster.limits.grant import NOTHING, UNLIMITED, Standing
+from stationmaster.providers.base import Headers, Operation, Provider, ProviderRequest
+from stationmaster.providers.headers import to_provider
+
+log = structlog.get_logger(__name__)
+
+SCOPE = "write:messages"
+TAGS_HEADER = "x-stationmaster-tags"
+
+SESSION_HEADER = "x-stationmaster-session"
+"""Calls that name the same session stay with one provider, where there are several."""
+
+TRANSLATED: tuple[Operation, ...] = ("messages", "chat")
+"""The formats into which a request is put that its provider does not take, best first."""
+_TRANSLATABLE = frozenset({"messages", "chat", "responses"})
+
+DEFAULT_ANSWER = 32_000
+"""Tokens: for a provider that wants a bound where the client names none."""
+
+EXPECTED_OUTPUT = 1_000
+"""Tokens, for rate limits, where the client names no bound."""
+
+ESTIMATED: Headers = (("content-type", "application/json"), ("x-stationmaster-estimated", "true"))
+
+EXPECTED_BYTES_PER_TOKEN = 4
+"""For rate limits, which are put right afterwards: English has about as many."""
+
+ClientHeaders = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The provider's answer to a token count, errors included."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    standing: Standing = UNLIMITED
+
+
+class _InputTokens(msgspec.Struct):
+    input_tokens: int
+
+
+_input_tokens = msgspec.json.Decoder(_InputTokens)
+
+
+class Gateway:
+    """Every model call of every caller goes through here.
+
+    The gateway closes no provider: whoever made them does.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        meter: Meter,
+        observer: CallObserver,
+        clock: Clock,
+        limiter: Limiter | None = None,
+    ) -> None:
+        self._models = models
+        self._limiter = limiter
+        self._services = Services(models.pricing, meter, observer, clock)
+        self._admission = Admission(meter, observer)
+
+    @property
+    def models(self) -> Models:
+        """What is known of models now."""
+        return self._models
+
+    def use(self, models: Models) -> None:
+        """From now on, know these. Calls under way go on as they began."""
+        self._models = models
+        self._services = replace(self._services, pricing=models.pricing)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The names it knows."""
+        return self._models.catalogue
+
+    def check_model(self, name: str, principal: Principal | None = None) -> None:
+        """Raise `NotFound` where calls to this model would be refused for want of a price.
+
+        And `Denied` where they would be refused to the caller.
+        """
+        if principal is not None:
+            self._check_model(principal, name)
+        target = self._models.targets(name)[0]
+        self._models.pricing.rates(target.model, prices=target.prices)
+
+    async def admit(
+        self,
+        principal: Principal,
+        raw: bytes,
+        headers: ClientHeaders = (),
+        query: str = "",
+        *,
+        operation: Operation = "messages",
+        address: str | None = None,
+    ) -> GatewayCall:
+        """Check a request and place its hold; nothing is sent yet.
+
+        `operation` is the format of `raw` and of the answer. `headers` are the client's (only
+        those that may pass are used), `query` its query string, `address` where it comes from.
+        The caller must `aclose` what it gets, whatever happens.
+
+        Raises `Denied` without the scope `write:messages` or for a model that the caller may not
+        use, `Invalid` for a body that cannot be read or put into the words of the model's
+        provider, `NotFound` for a model that nobody serves or that has no price (code
+        `unknown_price`), `RateLimited` where it comes too fast, `BudgetExceeded` where a budget
+        does not cover the worst case, and `Unavailable` where nobody can tell.
+        """
+        principal.require(SCOPE)
+        body = PARSERS[operation](raw)
+        self._check_models(principal, body)
+        grant = NOTHING
+        if self._limiter is not None:
+            grant = await self._limiter.admit(
+                principal,
+                "chat",
+                address=address,
+                input_tokens=-(-len(raw) // EXPECTED_BYTES_PER_TOKEN),
+                output_tokens=EXPECTED_OUTPUT if body.max_tokens is None else body.max_tokens,
+            )
+        try:
+            call = await self._hold(_Asked(principal, body, list(headers), query))
+        except BaseException:
+            grant.finish(0, 0)
+            raise
+        call.grant = grant
+        return call
+
+    async def _hold(self, asked: "_Asked") -> GatewayCall:
+        models = self._models
+        targets = iter(models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags))
+        first = await self._attempt(models, asked, next(targets))
+
+        async def following() -> Attempt | None:
+            for target in targets:
+                try:
+                    return await self._attempt(models, asked, target)
+                except (Invalid, NotFound) as error:  # it could not be put so, or has no price
+                    log.info("A fallback cannot take this call.", code=error.error_code)
+            return None
+
+        return GatewayCall(first, following)
+
+    async def _attempt(self, models: Models, asked: "_Asked", target: Target) -> Attempt:
+        """Place the hold for one target, or for a cheaper model where a budget wants that."""
+
+        def cheaper(present: Candidate) -> Candidate | None:
+            model = models.catalogue.cheaper(present.context.model)
+            if model is None or not self.may_use(asked.principal, model):
+                return None
+            try:
+                return asked.candidate(models, replace(target, model=model))
+            except NotFound:  # it has no price
+                return None
+
+        admitted = await self._admission.admit(asked.candidate(models, target), cheaper)
+        chosen = admitted.candidate
+        request = ProviderRequest(
+            operation=chosen.body.operation,
+            model=chosen.context.model,
+            body=admitted.raw,
+            headers=asked.passing,
+            stream=chosen.body.stream,
+            query=asked.query if chosen.body.operation == asked.body.operation else "",
+        )
+        return Attempt(
+            upstream=target.upstream,
+            request=request,
+            admitted=admitted,
+            services=self._services,
+        )
+
+    async def messages(
+        self, principal: Principal, raw: bytes, headers: ClientHeaders = (), query: str = ""
+    ) -> GatewayCall:
+        """`admit` and `start` in one: the call that is returned has its status and headers.
+
+        Raises what both raise; then nothing is left to close.
+        """
+        call = await self.admit(principal, raw, headers, query)
+        try:
+            await call.start()
+        except BaseException:
+            await call.aclose()
+            raise
+        return call
+
+    async def count_tokens(
+        self,
+        principal: Principal,
+        raw: bytes,
+        headers: ClientHeaders = (),
+        query: str = "",
+        *,
+        address: str | None = None,
+    ) -> Counted:
+        """Count the input tokens of a request. Costs nothing, and needs no hold.
+
+        Raises `Denied`, `Invalid` and `RateLimited` as `admit`, and `Upstream` where no answer
+        came.
+        """
+        principal.require(SCOPE)
+        body = parse_messages(raw, counting=True)
+        self._check_models(principal, body)
+        standing = UNLIMITED
+        if self._limiter is not None:
+            standing = (await self._limiter.admit(principal, "read", address=address)).standing
+        target = self._models.targets(body.model)[0]
+        provider, model = target.upstream.provider, target.model
+        if "count_tokens" not in provider.operations:
+            estimate = msgspec.json.encode(
+                {"input_tokens": -(-len(raw) // EXPECTED_BYTES_PER_TOKEN)}
+            )
+            return Counted(HTTPStatus.OK, ESTIMATED, estimate, standing)
+        sent = raw if model == body.model else body.with_model(model)
+        counted = await _ask_count(provider, model, sent, to_provider(headers), query)
+        return replace(counted, standing=standing)
+
+    def may_use(self, principal: Principal, name: str) -> bool:
+        """Whether a caller may use a model, by any of the names that stand for it."""
+        try:
+            self._check_model(principal, name)
+        except Denied:
+            return False
+        return True
+
+    def _check_model(self, principal: Principal, name: str) -> None:
+        if principal.models is not None:
+            principal.require_model(
+                name, *self._models.catalogue.names_of(self._models.catalogue.resolve(name))
+            )
+
+    def _check_models(self, principal: Principal, body: CallBody) -> None:
+        """Also of models that the provider may call on its own behalf. Raises `Denied`."""
+        for name in (body.model, *body.other_models):
+            self._check_model(principal, name)
+
+
+class _Asked:
+    """What a client asks for, and how it is put to each provider."""
+
+    def __init__(
+        self, principal: Principal, body: CallBody, headers: list[tuple[str, str]], query: str
+    ) -> None:
+        self.principal = principal
+        self.body = body
+        self.query = query
+        self.tags = _tags(principal, headers)
+        self.sticky = principal.session_id or next(
+            (value for name, value in headers if name == SESSION_HEADER), None
+        )
+        self.passing = to_provider(headers)
+
+    def candidate(self, models: Models, target: Target) -> Candidate:
+        """The call as one target would get it. Raises `Invalid` and `NotFound`."""
+        principal, provider, model = self.principal, target.upstream.provider, target.model
+        context = CallContext(
+            call_id=new_id("call"),
+            owner=principal.owner,
+            key_id=principal.key_id,
+            run_id=principal.run_id,
+            session_id=principal.session_id,
+            provider=provider.name,
+            model=model,
+            user_id=principal.user_id,
+            tags=self.tags,
+        )
+        rates = _rates(models.pricing, target, self.body)
+        body, reply = _as_taken(self.body, provider, model, rates)
+
+        async def count(asked: CallBody) -> int | None:
+            if asked.operation != "messages" or "count_tokens" not in provider.operations:
+                return None
+            return await _count(provider, model, countable(asked, model), self.passing, self.query)
+
+        return Candidate(context, provider, rates, count, body, target.prices, reply)
+
+
+def _rates(pricing: Pricing, target: Target, body: CallBody) -> Rates:
+    rates = pricing.rates(target.model, prices=target.prices, speed=body.speed)
+    if body.other_models:
+        others = (pricing.rates(name, prices=target.prices) for name in body.other_models)
+        rates = rates.or_dearer(others)
+    return rates
+
+
+def _as_taken(
+    body: CallBody, provider: Provider, model: str, rates: Rates
+) -> tuple[CallBody, Reply | None]:
+    """The request in a format that the provider takes, and what its answer must go through."""
+    reply: Reply | None = None
+    if body.operation not in provider.operations:
+        body, reply = _translated(body, provider, model, rates)
+    if body.operation == "chat" and body.stream and not body.usage_asked_for:
+        body = parse_chat(asking_for_usage(body))
+        reply = reply or UsageFilter()
+    return body, reply
+
+
+def _translated(
+    body: CallBody, provider: Provider, model: str, rates: Rates
+) -> tuple[CallBody, Reply]:
+    # Only some clients, and some servers, ever need it.
+    from stationmaster.gateway.translation import translate
+
+    for operation in TRANSLATED:
+        if operation in provider.operations and body.operation in _TRANSLATABLE:
+            made = translate(
+                body.operation,
+                operation,
+                body.raw,
+                model=model,
+                default_max_tokens=min(rates.max_output, DEFAULT_ANSWER),
+            )
+            return PARSERS[operation](made.body), made
+    raise Invalid(
+        f"model: {body.model} does not take requests of this kind ({body.operation}).",
+        param="model",
+    )
+
+
+def _tags(principal: Principal, headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The caller's own words for what a call is for; for an agent's call, those of its run."""
+    if principal.kind == "run":
+        return principal.tags
+    words = [value for name, value in headers if name == TAGS_HEADER]
+    if not words:
+        return ()
+    return check_tags(tuple(word.strip() for word in ",".join(words).split(",")))
+
+
+async def _ask_count(
+    provider: Provider, model: str, raw: bytes, headers: Headers, query: str
+) -> Counted:
+    request = ProviderRequest(
+        operation="count_tokens",
+        model=model,
+        body=raw,
+        headers=headers,
+        stream=False,
+        query=query,
+    )
+    reply = await provider.send(request)
+    try:
+        check_credentials(reply.status, provider.name)
+        return Counted(reply.status, reply.headers, await read_whole(reply))
+    finally:
+        await reply.aclose()
+
+
+async def _count(
+    provider: Provider, model: str, raw: bytes, headers: Headers, query: str
+) -> int | None:
+    """The exact count, for a hold. None where the provider does not tell."""
+    try:
+        counted = await _ask_count(provider, model, raw, headers, query)
+        if counted.status != HTTPStatus.OK:
+            return None
+        return max(0, _input_tokens.decode(counted.body).input_tokens)
+    except (Upstream, NotFound, msgspec.DecodeError):
+        return None
