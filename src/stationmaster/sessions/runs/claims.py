@@ -1,0 +1,231 @@
+"""Who works on which run: claiming, and taking over from the dead."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Select, and_, func, select, update
+
+from stationmaster.budgets import Budgets
+from stationmaster.events import EventLog, NewEvent
+from stationmaster.jobs import Instances, Runner
+from stationmaster.kernel.clock import Clock
+from stationmaster.sessions.runs import state as states
+from stationmaster.sessions.runs.files import Place
+from stationmaster.sessions.runs.record import Records, Run, place_of
+from stationmaster.sessions.runs.settlement import Ending, Settlement
+from stationmaster.sessions.session import Session
+from stationmaster.sessions.state import RUNNING
+from stationmaster.sessions.tables import runs, sessions
+from stationmaster.storage import Database, Transaction
+
+CANDIDATES = 5  # runs looked at in one try, where others are claiming too
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that this worker holds by `epoch`. `since` is the stream's end at the claim.
+
+    `place` is None for a session that has no workspace yet.
+    """
+
+    run: Run
+    session: Session
+    epoch: int
+    place: Place | None
+    since: int
+
+
+class Claims:
+    """The verbs of workers."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        events: EventLog,
+        records: Records,
+        settlement: Settlement,
+        budgets: Budgets,
+        instances: Instances,
+        clock: Clock,
+        queue_timeout: float,
+    ) -> None:
+        """`queue_timeout` is in seconds."""
+        self._database = database
+        self._events = events
+        self._records = records
+        self._settlement = settlement
+        self._budgets = budgets
+        self._instances = instances
+        self._clock = clock
+        self._queue_timeout = queue_timeout
+
+    async def next(self) -> Claim | None:
+        """Claim the run whose turn it is, if one waits.
+
+        Fair between keys: first the key with the fewest runs at work (those that wait for somebody
+        do not count), then the one that was served longest ago, then the oldest run.
+        """
+        return await self._database.write(self._next)
+
+    def _next(self, tx: Transaction) -> Claim | None:
+        for candidate in tx.execute(_whose_turn()).all():
+            # The session's row comes first, for everybody; one that is locked is being claimed.
+            session = self._records.sessions.try_lock(tx, candidate.session_id)
+            if session is None:
+                continue
+            run = self._records.lock(tx, candidate.id)
+            if run.state.state == "queued":
+                return self._claim(tx, run, session)
+        return None
+
+    def _claim(self, tx: Transaction, run: Run, session: Session) -> Claim:
+        epoch = self._events.fence(tx, run.session_id)
+        tx.execute(update(runs).where(runs.c.id == run.id).values(instance_id=self._instances.id))
+        started = {"run_id": run.id, "epoch": epoch, "instance_id": self._instances.id}
+        new = [NewEvent(states.STARTED, started)]
+        if session.state.status != "running":
+            new.append(NewEvent(RUNNING, {"run_id": run.id}))
+        run = self._records.apply(tx, run, new, epoch=epoch)
+        place = place_of(tx, run.session_id) if session.directory else None
+        session = self._records.sessions.get(tx, run.session_id)
+        return Claim(run, session, epoch, place, self._events.head_in(tx, run.session_id))
+
+    async def give_up(self, claim: Claim, ending: Ending) -> None:
+        """End a run whose execution failed for a reason of the server's own. Raises `Fenced`."""
+
+        def verb(tx: Transaction) -> None:
+            run = self._records.lock(tx, claim.run.id)
+            self._settlement.end(tx, run, ending, epoch=claim.epoch)
+
+        await self._database.write(verb)
+
+    async def resign(self) -> None:
+        """Leave the list of the living, unless something unfinished is left for others to find."""
+        mine = self._instances.id
+
+        def verb(tx: Transaction) -> None:
+            Runner.release(tx, mine)  # jobs that the stop has cut: nobody else would find them
+            unfinished = select(runs.c.id).where(
+                runs.c.instance_id == mine, runs.c.state == "running"
+            )
+            if tx.execute(unfinished).first() is None and not self._budgets.holds_of(tx, mine):
+                self._instances.leave(tx)
+
+        await self._database.write(verb)
+
+    async def take_over(self, instance_id: str) -> int:
+        """Finish what a dead instance left: settle its holds, end its runs or give them back.
+
+        Return how many runs. Idempotent, and only one of several callers does it.
+        """
+
+        def verb(tx: Transaction) -> int:
+            if not self._instances.bury(tx, instance_id):
+                return 0
+            self._budgets.settle_lost(tx, instance_id)
+            Runner.release(tx, instance_id)
+            ids = list(
+                tx.execute(
+                    select(runs.c.id)
+                    .where(runs.c.instance_id == instance_id, runs.c.state == "running")
+                    .order_by(runs.c.id)
+                ).scalars()
+            )
+            for run_id in ids:
+                self._lose(tx, run_id, "The server that ran this task died.")
+            return len(ids)
+
+        return await self._database.write(verb)
+
+    async def end_forgotten(self, known: Collection[str]) -> int:
+        """Do the same with the runs that are this instance's but not `known` to it.
+
+        It claimed them and the answer was lost, or it could not write their end down. Nothing may
+        be claimed meanwhile.
+        """
+        forgotten = select(runs.c.id).where(
+            runs.c.instance_id == self._instances.id,
+            runs.c.state == "running",
+            runs.c.id.not_in(known),
+        )
+
+        def find(tx: Transaction) -> list[str]:
+            return list(tx.execute(forgotten).scalars())
+
+        def verb(tx: Transaction) -> int:
+            ids = find(tx)
+            for run_id in ids:
+                self._lose(tx, run_id, "The server lost sight of this task.")
+            return len(ids)
+
+        return await self._database.write(verb) if await self._database.read(find) else 0
+
+    def _lose(self, tx: Transaction, run_id: str, message: str) -> None:
+        """What becomes of a run whose worker is gone: its session's policy says."""
+        run = self._records.lock(tx, run_id)
+        self._events.fence(tx, run.session_id)
+        if self._records.sessions.get(tx, run.session_id).resumes:
+            self._settlement.requeue(tx, run, reason="worker_lost", lost=True)
+            return
+        ending = Ending("interrupted", error_code="worker_lost", error_message=message)
+        self._settlement.end(tx, run, ending)
+
+    async def expire_queued(self) -> int:
+        """End the runs that have waited longer than the queue timeout; return how many."""
+        before = self._clock.now() - round(self._queue_timeout * 1000)
+        # One that has begun before and was given back is not given up.
+        waiting = and_(
+            runs.c.state == "queued", runs.c.started_at.is_(None), runs.c.queued_at < before
+        )
+        ids = await self._database.read(
+            lambda tx: list(tx.execute(select(runs.c.id).where(waiting)).scalars())
+        )
+
+        def verb(tx: Transaction, run_id: str) -> None:
+            run = self._records.lock(tx, run_id)
+            if run.state.state == "queued":
+                self._settlement.end(
+                    tx,
+                    run,
+                    Ending(
+                        "timed_out",
+                        error_code="queue_timeout",
+                        error_message="No worker was free in time.",
+                    ),
+                )
+
+        for run_id in ids:
+            await self._database.write(partial(verb, run_id=run_id))
+        return len(ids)
+
+
+def _whose_turn() -> Select[Any]:
+    first, at_work, served = runs.alias(), runs.alias(), runs.alias()
+    oldest_of_each_key = (
+        select(func.min(first.c.id)).where(first.c.state == "queued").group_by(first.c.key_id)
+    )
+    # A run that waits for somebody takes nothing from others.
+    running = (
+        select(func.count())
+        .join_from(at_work, sessions, sessions.c.id == at_work.c.session_id)
+        .where(
+            at_work.c.key_id == runs.c.key_id,
+            at_work.c.state == "running",
+            sessions.c.status == "running",
+        )
+        .scalar_subquery()
+    )
+    last_served = (
+        select(func.coalesce(func.max(served.c.started_at), 0))
+        .where(served.c.key_id == runs.c.key_id)
+        .scalar_subquery()
+    )
+    return (
+        select(runs)
+        .where(runs.c.state == "queued", runs.c.id.in_(oldest_of_each_key))
+        .order_by(running, last_served, runs.c.id)
+        .limit(CANDIDATES)
+    )

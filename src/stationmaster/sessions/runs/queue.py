@@ -1,0 +1,51 @@
+"""How many runs wait, and that no more are let in than may."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from stationmaster.kernel.errors import Unavailable
+from stationmaster.sessions.runs.state import UNFINISHED
+from stationmaster.sessions.tables import admission, runs
+from stationmaster.storage import Transaction
+
+RETRY_QUEUE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many runs wait and how many a worker has, on all workers.
+
+    `running` counts those that wait for somebody, too.
+    """
+
+    queued: int
+    running: int
+
+
+def depth(tx: Transaction) -> QueueDepth:
+    """How many runs wait and work now."""
+    rows = tx.execute(
+        select(runs.c.state, func.count().label("number"))
+        .where(runs.c.state.in_(UNFINISHED))
+        .group_by(runs.c.state)
+    )
+    counts = {row.state: row.number for row in rows}
+    return QueueDepth(counts.get("queued", 0), counts.get("running", 0))
+
+
+def check_room(tx: Transaction, most: int) -> None:
+    """Raise `Unavailable` where the queue is full. Others that ask wait for this transaction.
+
+    Counting alone is not enough: two that count at once each find room for one.
+    """
+    tx.execute(select(admission.c.id).with_for_update())
+    if depth(tx).queued >= most:
+        raise queue_full()
+
+
+def queue_full() -> Unavailable:
+    """The error for a run that is not let in."""
+    return Unavailable(
+        "All workers are busy and the queue is full.", code="queue_full", retry_after=RETRY_QUEUE_S
+    )
