@@ -1,0 +1,1 @@
+"""The HTTP side: parse, call one verb with a principal, render."""

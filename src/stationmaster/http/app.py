@@ -1,0 +1,216 @@
+"""The two apps: the server's, and the one that agents see."""
+
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+
+from stationmaster.http import openapi, problems
+from stationmaster.http.advising import Adviser
+from stationmaster.http.deps import Gatekeeper
+from stationmaster.http.entrance import UNMATCHED, Entrance, Refusal, route_template
+from stationmaster.http.health import Health
+from stationmaster.http.once import Once
+from stationmaster.http.one_job import OneJobDoor
+from stationmaster.http.open_route import Open
+from stationmaster.http.routes import (
+    advice,
+    approvals,
+    artifacts,
+    audit,
+    batch,
+    budgets,
+    capabilities,
+    clients,
+    directory,
+    events,
+    execute,
+    keys,
+    oidc,
+    server,
+    signin,
+    tasks,
+    tickets,
+    usage,
+)
+from stationmaster.http.routes.managed import is_managed, managed_api
+from stationmaster.http.routes.openai import is_openai, openai_api
+from stationmaster.http.security import Door, Refused
+from stationmaster.http.services import Services
+from stationmaster.http.sockets.connection import no_socket
+from stationmaster.http.sockets.stream import PATH, StreamApp
+from stationmaster.http.wire import anthropic, openai
+from stationmaster.http.wire.anthropic import MESSAGES
+from stationmaster.http.wire.exchange import App, Receive, Scope, Send
+from stationmaster.http.wire.model_app import model_app
+from stationmaster.http.wire.models import MODELS, ModelsApp
+from stationmaster.http.wire.models import refuse as refuse_models
+from stationmaster.kernel.origin import Origin
+
+ROUTES = (
+    advice,
+    tasks,
+    events,
+    artifacts,
+    usage,
+    budgets,
+    approvals,
+    capabilities,
+    keys,
+    directory,
+    clients,
+    signin,
+    oidc,
+    audit,
+    execute,
+    batch,
+    tickets,
+    server,
+)
+
+FACES = {**anthropic.FACES, **openai.FACES}
+"""The endpoints for model calls, by path."""
+
+
+def create_app(services: Services) -> App:
+    """The whole HTTP interface, as an ASGI app."""
+    gatekeeper = Gatekeeper(services)
+    api = _api()
+    api.state.services = services
+    api.state.gatekeeper = gatekeeper
+    api.state.health = Health(services)
+    others = openai_api()
+    others.state.services = services
+    others.state.gatekeeper = gatekeeper
+    managed = managed_api()
+    managed.state.services = services
+    managed.state.gatekeeper = gatekeeper
+    calls = model_app(
+        services.gateway,
+        gatekeeper,
+        faces=FACES,
+        adviser=Adviser(services.reports, services.options),
+        keepalive=services.options.keepalive,
+    )
+    stream = StreamApp(services, gatekeeper)
+    models = ModelsApp(services.gateway, gatekeeper)
+    fork = _Fork(api, managed=managed, others=others, calls=calls, models=models, stream=stream)
+    inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
+    once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))
+    door = Door(once, services.door, render=_render, refused=_noting(services))
+    return Entrance(door, metrics=services.metrics, refuse=_problem, label=_label)
+
+
+def _open_paths(api: FastAPI) -> set[str]:
+    return {route.path for route in api.routes if isinstance(route, Open)}
+
+
+def _noting(services: Services) -> Refused:
+    def note(here: Origin, status: int, scope: Scope) -> None:
+        services.refusals.note(here, status=status, endpoint=_label(scope))
+
+    return note
+
+
+def create_agent_app(services: Services) -> App:
+    """What an agent sees on its socket: model calls, by its run's token, and nothing else."""
+    gatekeeper = Gatekeeper(services)
+    calls = model_app(services.gateway, gatekeeper.run_only, keepalive=services.options.keepalive)
+    door = _AgentDoor(calls)
+    return Entrance(door, metrics=services.metrics, refuse=anthropic.refuse, label=_label)
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, without a server."""
+    return openapi.document(_api(), openai_api(), managed_api())
+
+
+def _api() -> FastAPI:
+    api = FastAPI(
+        title="Stationmaster",
+        openapi_url=None,  # its own routes for these need files from elsewhere
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # the target would be made of the Host header
+    )
+    problems.install(api)
+    for routes in ROUTES:
+        routes.install(api)
+    api.openapi = cache(lambda: openapi.document(api, openai_api(), managed_api()))  # type: ignore[method-assign]
+    return api
+
+
+class _Fork:
+    """Sends model calls past the framework: they are many, and have errors of their own form.
+
+    Sockets go past it too: what it would do for them is little.
+    """
+
+    def __init__(
+        self, api: App, *, managed: App, others: App, calls: App, models: App, stream: App
+    ) -> None:
+        self._api = api
+        self._managed = managed
+        self._others = others
+        self._calls = calls
+        self._models = models
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if scope["type"] == "websocket":
+            await (self._stream if path == PATH else no_socket)(scope, receive, send)
+            return
+        if path in FACES or (path.startswith(MESSAGES + "/") and not is_managed(scope)):
+            await self._calls(scope, receive, send)
+            return
+        if _lists_models(path):
+            await self._models(scope, receive, send)
+            return
+        if is_openai(scope):
+            await self._others(scope, receive, send)
+            return
+        await (self._managed if is_managed(scope) else self._api)(scope, receive, send)
+
+
+def _lists_models(path: str) -> bool:
+    return path == MODELS or path.startswith(MODELS + "/")
+
+
+class _AgentDoor:
+    """Model calls, and the question whether anybody is here."""
+
+    def __init__(self, calls: App) -> None:
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/" or scope["method"] not in {"GET", "HEAD"}:
+            await self._calls(scope, receive, send)
+            return
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+def _label(scope: Scope) -> str:
+    path: str = scope["path"]
+    if _lists_models(path):
+        return MODELS if path == MODELS else MODELS + "/{model}"
+    if path in FACES or (path == PATH and scope["type"] == "websocket"):
+        return path
+    return route_template(scope) if "route" in scope else UNMATCHED
+
+
+def _problem(error: Exception, request_id: str) -> Refusal:
+    answer = problems.respond(error, request_id)
+    return answer.status_code, list(answer.raw_headers), bytes(answer.body)
+
+
+def _render(scope: Scope, error: Exception, request_id: str) -> Refusal:
+    path: str = scope["path"]
+    if path in openai.FACES or is_openai(scope):
+        return openai.refuse(error, request_id)
+    if _lists_models(path):
+        return refuse_models(scope, error, request_id)
+    foreign = path == MESSAGES or path.startswith(MESSAGES + "/") or is_managed(scope)
+    return (anthropic.refuse if foreign else _problem)(error, request_id)

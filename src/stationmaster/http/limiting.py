@@ -1,0 +1,163 @@
+"""What each route counts as, and the headers that tell a caller how it stands."""
+
+from collections.abc import Awaitable, Collection
+from contextlib import AsyncExitStack
+from functools import lru_cache
+
+from stationmaster.http.wire.exchange import RawHeaders, Scope
+from stationmaster.kernel.clock import iso
+from stationmaster.kernel.principal import Principal
+from stationmaster.limits import Grant, Kind, Limiter, Quota, RateLimited, Standing
+
+STANDING = "standing"
+"""Where a request's state has its `Standing`, for the headers of the answer."""
+
+# The first line that fits decides. A path's begin ends at a slash or at the path's end.
+_BEGINNINGS: tuple[tuple[str, Kind, bool], ...] = (
+    # path, kind, whether only for what changes something
+    ("/v1/tasks/{task_id}", "write", True),
+    ("/v1/task", "tasks", True),
+    ("/v1/tasks", "tasks", True),
+    ("/api/execute", "tasks", True),
+    ("/api/admin", "admin", False),
+    ("/v1/organizations", "admin", False),
+    ("/v1/usage", "analytics", False),
+    ("/api/analytics", "analytics", False),
+    ("/auth", "auth", False),
+    ("/v1/auth", "auth", False),
+    ("/api/invites/accept", "auth", False),
+    ("/api/v1/auth", "auth", False),
+    ("/api/v1/notifications", "notifications", True),
+)
+_ROOM_MESSAGES = "/messages"
+_ROOMS = "/api/v1/rooms"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def kind_of(path: str, methods: Collection[str]) -> Kind:
+    """What requests for a route count as; `path` is the route's template."""
+    writes = not _READING.issuperset(methods)
+    for beginning, kind, only_writes in _BEGINNINGS:
+        if (writes or not only_writes) and _begins(path, beginning):
+            return kind
+    if writes and _begins(path, _ROOMS) and path.endswith(_ROOM_MESSAGES):
+        return "room_messages"
+    return "write" if writes else "read"
+
+
+def _begins(path: str, beginning: str) -> bool:
+    return path == beginning or path.startswith(beginning + "/")
+
+
+def address_of(scope: Scope) -> str | None:
+    """The peer's address; None for a peer on a socket of this machine's file system."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+async def admit(limiter: Limiter, scope: Scope, principal: Principal, kind: Kind) -> None:
+    """Count a request that takes no place, or raise `RateLimited`; note how its caller stands."""
+    await _noted(scope, limiter.admit(principal, kind, address=address_of(scope)))
+
+
+async def admit_unknown(limiter: Limiter, scope: Scope, kind: Kind) -> None:
+    """As `admit`, where no credential is needed: what counts is the address."""
+    await _noted(scope, limiter.admit_address(address_of(scope), kind))
+
+
+async def take_place(
+    limiter: Limiter, stack: AsyncExitStack, scope: Scope, principal: Principal
+) -> None:
+    """Take a place among the open sockets for as long as `stack` is, or raise `RateLimited`."""
+    grant = await limiter.admit(principal, "sockets", address=address_of(scope))
+    stack.callback(grant.finish)
+
+
+async def _noted(scope: Scope, admission: Awaitable[Grant]) -> None:
+    try:
+        grant = await admission
+    except RateLimited as error:
+        note(scope, error.standing)
+        raise
+    note(scope, grant.standing)
+
+
+def note(scope: Scope, standing: Standing) -> None:
+    """Tell the caller with the answer how it stands."""
+    scope.setdefault("state", {})[STANDING] = standing
+
+
+# --- headers ----------------------------------------------------------------------------------
+
+_PREFIXES = (b"anthropic-ratelimit-", b"x-ratelimit-")
+
+
+def with_standing(headers: RawHeaders, standing: Standing) -> RawHeaders:
+    """The headers of an answer with ours; those of a provider tell of its limits, not of ours."""
+    ours = headers_of(standing)
+    if not ours:
+        return headers
+    return [header for header in headers if not header[0].startswith(_PREFIXES)] + ours
+
+
+def headers_of(standing: Standing) -> RawHeaders:
+    """How a caller stands, as the guides have it, as OpenAI and as Anthropic do."""
+    requests, input_tokens, output_tokens = standing
+    found: RawHeaders = []
+    if requests is not None:
+        limit, remaining = b"%d" % requests.limit, b"%d" % requests.remaining
+        found += (
+            (b"x-ratelimit-limit", limit),
+            (b"x-ratelimit-remaining", remaining),
+            (b"x-ratelimit-reset", b"%d" % -(-requests.reset // 1000)),
+        )
+        found += _of_openai(b"requests", requests)
+        found += _of_anthropic(b"requests", requests)
+    tightest = _tightest(input_tokens, output_tokens)
+    if tightest is not None:
+        found += _of_openai(b"tokens", tightest)
+        found += _of_anthropic(b"tokens", tightest)
+    if input_tokens is not None:
+        found += _of_anthropic(b"input-tokens", input_tokens)
+    if output_tokens is not None:
+        found += _of_anthropic(b"output-tokens", output_tokens)
+    return found
+
+
+def _tightest(one: Quota | None, other: Quota | None) -> Quota | None:
+    if one is None or other is None:
+        return one or other
+    return one if one.remaining <= other.remaining else other
+
+
+def _of_openai(unit: bytes, quota: Quota) -> RawHeaders:
+    return [
+        (b"x-ratelimit-limit-" + unit, b"%d" % quota.limit),
+        (b"x-ratelimit-remaining-" + unit, b"%d" % quota.remaining),
+        (b"x-ratelimit-reset-" + unit, duration(max(0, quota.reset - quota.at))),
+    ]
+
+
+def _of_anthropic(unit: bytes, quota: Quota) -> RawHeaders:
+    beginning = b"anthropic-ratelimit-" + unit
+    return [
+        (beginning + b"-limit", b"%d" % quota.limit),
+        (beginning + b"-remaining", b"%d" % quota.remaining),
+        (beginning + b"-reset", _moment(-(-quota.reset // 1000))),
+    ]
+
+
+def duration(millis: int) -> bytes:
+    """As OpenAI writes a time to wait: `12ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up."""
+    if millis < 1000:
+        return b"%dms" % millis
+    minutes, seconds = divmod(-(-millis // 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return b"%dh%dm%ds" % (hours, minutes, seconds)
+    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+
+
+@lru_cache(maxsize=1024)  # many answers tell of the same few seconds
+def _moment(second: int) -> bytes:
+    return iso(second * 1000)[:19].encode() + b"Z"

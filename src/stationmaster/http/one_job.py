@@ -1,0 +1,70 @@
+"""A server that takes one job and ends, to be started anew by its supervisor."""
+
+import asyncio
+
+from stationmaster.http import problems
+from stationmaster.http.wire.exchange import App, Message, Receive, Scope, Send
+from stationmaster.kernel.errors import Exhausted
+
+RETRY_S = 5.0  # the supervisor has a fresh server up by then
+
+_BEGINS = frozenset({"/api/execute", "/v1/task", "/v1/tasks"})
+_BEGINS_BELOW = "/api/stream/"
+_REFUSED = 300
+
+
+class OneJob:
+    """Whether the job is taken, and how it went. Set `over` and `failed` when its run has ended."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self.failed = False
+        self.over = asyncio.Event()
+
+    def end(self, *, completed: bool) -> None:
+        """The run has ended."""
+        self.failed = not completed
+        self.over.set()
+
+
+class OneJobDoor:
+    """Lets one request through that begins a job; refuses the next with 429.
+
+    One that is refused further in has taken nothing. What begins no job passes.
+    """
+
+    def __init__(self, app: App, job: OneJob) -> None:
+        self._app = app
+        self._job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if not _begins(scope):
+            await self._app(scope, receive, send)
+            return
+        if self._job.taken:
+            error = Exhausted(
+                "This server has its one job.", code="replica_busy", retry_after=RETRY_S
+            )
+            request_id = scope.get("state", {}).get("request_id", "")
+            await problems.respond(error, request_id)(scope, receive, send)
+            return
+        self._job.taken = True
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = message["status"] < _REFUSED
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._job.taken = begun
+
+
+def _begins(scope: Scope) -> bool:
+    path: str = scope["path"]
+    writes = scope["type"] == "http" and scope["method"] == "POST"
+    return writes and (path in _BEGINS or path.startswith(_BEGINS_BELOW))

@@ -1,0 +1,1 @@
+"""The endpoints. Each parses, calls one verb with a principal, and renders."""

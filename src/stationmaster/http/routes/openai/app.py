@@ -1,0 +1,81 @@
+"""The app, which requests are for it, and its errors."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from stationmaster.http.entrance import CLIENT_GONE
+from stationmaster.http.problems import allowed, request_id_of
+from stationmaster.http.routes.managed.refusals import wrong_fields
+from stationmaster.http.routes.openai import batches, files
+from stationmaster.http.wire import openai
+from stationmaster.http.wire.exchange import RequestGoneError, Scope
+from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
+
+_OF_ANTHROPIC = b"anthropic-"
+
+
+def openai_api() -> FastAPI:
+    """The app, without services yet."""
+    api = FastAPI(
+        title="OpenAI",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # the target would be made of the Host header
+    )
+    api.add_exception_handler(StationmasterError, _on_error)
+    api.add_exception_handler(Exception, _on_error)
+    api.add_exception_handler(RequestGoneError, _on_gone)
+    api.add_exception_handler(HTTPException, _on_http_exception)
+    api.add_exception_handler(RequestValidationError, _on_validation_error)
+    files.install(api)
+    batches.install(api)
+    return api
+
+
+def is_openai(scope: Scope) -> bool:
+    """Whether a request is for this app. Files are Anthropic's to clients that speak its language.
+
+    Its SDKs send `anthropic-version` and `anthropic-beta` with every request.
+    """
+    path: str = scope["path"]
+    if _below(path, batches.HERE):
+        return True
+    if not _below(path, files.HERE):
+        return False
+    return not any(name.startswith(_OF_ANTHROPIC) for name, _ in scope["headers"])
+
+
+def _below(path: str, place: str) -> bool:
+    return path == place or path.startswith(place + "/")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    status, headers, body = openai.refuse(error, request_id_of(request))
+    named = {name.decode(): value.decode("latin-1") for name, value in headers}
+    return Response(body, status_code=status, headers=named)
+
+
+async def _on_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return await _on_error(request, NotFound("There is nothing here."))
+    refusal = Invalid("This method is not allowed here.", code="method_not_allowed")
+    answer = await _on_error(request, refusal)
+    answer.status_code = error.status_code
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["allow"] = ", ".join(allowed(request))
+    return answer
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _on_error(request, wrong_fields(error.errors()))

@@ -1,0 +1,113 @@
+"""What the routes are given: the verbs, and the operator's decisions that concern HTTP."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stationmaster.access import Keys, Resolver, Rotation
+from stationmaster.access.clients import Clients
+from stationmaster.access.directory import Directory
+from stationmaster.access.jwt_keys import SigningKeys
+from stationmaster.access.oidc import OidcSignIns
+from stationmaster.access.signin import SignIns
+from stationmaster.access.tickets import Tickets
+from stationmaster.audit import Audit, Refusals
+from stationmaster.batches import Batches
+from stationmaster.batches.prompts import PromptPool
+from stationmaster.budgets import Definitions, Reports, SpendRequests
+from stationmaster.files import Files
+from stationmaster.gateway import Gateway
+from stationmaster.http.one_job import OneJob
+from stationmaster.http.security import DoorOptions
+from stationmaster.http.sockets.places import Places
+from stationmaster.idempotency import IdempotencyKeys
+from stationmaster.kernel.clock import Clock
+from stationmaster.limits import Failures, Limiter
+from stationmaster.sessions.agents import Agents
+from stationmaster.sessions.approvals import Approvals
+from stationmaster.sessions.catalogue import Catalogue
+from stationmaster.sessions.environments import Environments
+from stationmaster.sessions.resources import Resources
+from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.runs import Runs
+from stationmaster.sessions.sessions import Sessions
+from stationmaster.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """Durations in seconds, sizes in bytes. Without `api_key_enabled` every caller is the admin."""
+
+    api_key_enabled: bool
+    keepalive: float
+    max_request_size: int
+    max_upload_size: int
+    metrics_enabled: bool
+    default_model: str
+    cost_threshold: int | None = None
+    """Micro-dollars that a project may cost in a month until it gets the cheapest model."""
+    max_file_size: int = 500 * 1024**2
+    keyless_anywhere: bool = False
+    """Without keys, whether other names of this server than local ones work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of the server that can be down.
+
+    `check` returns details for `/health`, and raises a `StationmasterError` where the part is
+    down. Without a `critical` part the server is not ready; without another it is degraded.
+    """
+
+    name: str
+    check: Callable[[], Awaitable[Mapping[str, Any]]]
+    critical: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may use."""
+
+    options: HttpOptions
+    clock: Clock
+    resolver: Resolver
+    keys: Keys
+    rotation: Rotation
+    directory: Directory
+    clients: Clients
+    runs: Runs
+    files: RunFiles
+    agents: Agents
+    environments: Environments
+    sessions: Sessions
+    resources: Resources
+    approvals: Approvals
+    offers: Catalogue
+    stored_files: Files
+    batches: Batches
+    prompts: PromptPool
+    idempotency: IdempotencyKeys
+    reports: Reports
+    budgets: Definitions
+    spend_requests: SpendRequests
+    gateway: Gateway
+    audit: Audit
+    refusals: Refusals
+    sign_ins: SignIns
+    signing_keys: SigningKeys
+    oidc: OidcSignIns | None
+    tickets: Tickets
+    door: DoorOptions
+    limiter: Limiter
+    failures: Failures
+    """Of credentials, by address."""
+    metrics: Metrics
+    components: tuple[Component, ...]
+    not_ready_because: Callable[[], str | None]
+    """Why new work is refused: `starting`, `shutting_down`; None where it is not."""
+    sockets: Places
+    one_job: OneJob | None
+    """Of a server that takes one job and ends."""
+    stopping: asyncio.Event
+    """Set when open streams must end; running work has ended by then."""

@@ -1,0 +1,51 @@
+"""What the server says of itself."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stationmaster.http.shapes.base import Reply
+
+
+class ServerMap(Reply):
+    """Where things are."""
+
+    name: str
+    version: str
+    docs: str
+    openapi: str
+    health: str
+    ready: str
+    live: str
+    metrics: str | None
+    endpoints: dict[str, str]
+
+
+class HealthReport(Reply):
+    """How the server and its parts are."""
+
+    status: Literal["ok", "degraded"]
+    version: str
+    uptime_seconds: float
+    services: Annotated[
+        dict[str, dict[str, Any]],
+        Field(
+            description="For each part its `status`: `ok`, `overloaded` or `down`, with details."
+            " Details that could name a path or a host are for callers with a key."
+        ),
+    ]
+
+
+class Readiness(Reply):
+    """Whether new work is welcome."""
+
+    ready: bool
+    reason: Annotated[
+        str | None, Field(description="Such as `shutting_down` or `database_not_ready`.")
+    ] = None
+
+
+class Liveness(Reply):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"

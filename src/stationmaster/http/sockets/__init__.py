@@ -1,0 +1,1 @@
+"""WebSockets: one connection, many requests, each answered as it happens."""

@@ -1,0 +1,1 @@
+"""Wire formats of other vendors, which their own clients speak."""

@@ -1,0 +1,325 @@
+"""The endpoints for model calls, as plain ASGI: the hot ones.
+
+Everything that a path answers has the shape of its vendor, errors of every kind included.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
+
+import structlog
+
+from stationmaster.gateway import Gateway, GatewayCall
+from stationmaster.http.advising import Adviser
+from stationmaster.http.limiting import address_of, note
+from stationmaster.http.wire import anthropic
+from stationmaster.http.wire.exchange import (
+    App,
+    Exchange,
+    RawHeaders,
+    Receive,
+    RequestGoneError,
+    Scope,
+    Send,
+    read_body,
+)
+from stationmaster.http.wire.face import Face
+from stationmaster.http.wire.plain_chat import Prepared, prepare, with_plain_members
+from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError, UpstreamTimeout
+from stationmaster.kernel.ids import new_id
+from stationmaster.kernel.money import to_dollars
+from stationmaster.kernel.principal import Principal
+from stationmaster.limits import RateLimited
+
+log = structlog.get_logger(__name__)
+
+Resolve = Callable[[Scope], Awaitable[Principal]]
+"""Who asks, by the request's scope. Raises `Unauthenticated`."""
+
+MAX_BODY_BYTES = 32 * 1000 * 1000
+KEEPALIVE_SECONDS = 15.0
+BODY_SECONDS = 120.0
+WATCH_AFTER = 0.02
+"""Seconds. To watch for the client's going takes a task: the shortest calls do without."""
+
+_OVERLOADED = 529
+
+
+class ModelApp:
+    """The ASGI app; `model_app` makes one."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        resolve: Resolve,
+        *,
+        faces: Mapping[str, Face],
+        otherwise: Face,
+        adviser: Adviser | None,
+        keepalive: float,
+        max_body: int,
+    ) -> None:
+        self._gateway = gateway
+        self._resolve = resolve
+        self._faces = faces
+        self._otherwise = otherwise
+        self._adviser = adviser
+        self._keepalive = keepalive
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. The path is the whole one, wherever the app is mounted."""
+        request_id = _request_id(scope)
+        face = self._faces.get(scope["path"])
+        known = face or self._otherwise
+        exchange = Exchange(send, request_id=request_id, keepalive=self._keepalive, ping=known.ping)
+        try:
+            if face is None:
+                raise NotFound("There is nothing here.")
+            if scope["method"] != "POST":
+                await _not_allowed(face, exchange, request_id)
+                return
+            await self._answer(face, scope, receive, exchange, request_id)
+        except RequestGoneError:
+            return
+        except StationmasterError as error:
+            if isinstance(error, RateLimited):
+                note(scope, error.standing)
+            await _refuse(known, exchange, error, request_id)
+        except Exception as error:
+            log.exception("A model call failed in this server.", request_id=request_id)
+            await _refuse(known, exchange, error, request_id)
+        finally:
+            await exchange.drop()
+
+    async def _answer(
+        self, face: Face, scope: Scope, receive: Receive, exchange: Exchange, request_id: str
+    ) -> None:
+        principal, address = await self._resolve(scope), address_of(scope)
+        raw = await read_body(scope, receive, limit=self._max_body, seconds=BODY_SECONDS)
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        ]
+        query = scope["query_string"].decode("latin-1")
+        client = _Client(receive)
+        async with client:
+            if face.operation == "count_tokens":
+                counted = await self._gateway.count_tokens(
+                    principal, raw, headers, query, address=address
+                )
+                note(scope, counted.standing)
+                await exchange.whole(counted.status, _raw(counted.headers), counted.body)
+                return
+            asked = Prepared(raw)
+            if face.operation == "chat" and self._adviser is not None:
+                asked = await prepare(principal, raw, self._adviser)
+            call = await self._gateway.admit(
+                principal, asked.raw, headers, query, operation=face.operation, address=address
+            )
+            note(scope, call.grant.standing)
+            try:
+                await _relay(face, call, asked, exchange, request_id)
+            finally:
+                await call.aclose()
+
+
+def model_app(
+    gateway: Gateway,
+    resolve: Resolve,
+    *,
+    faces: Mapping[str, Face] = anthropic.FACES,
+    adviser: Adviser | None = None,
+    keepalive: float = KEEPALIVE_SECONDS,
+    max_body: int = MAX_BODY_BYTES,
+) -> App:
+    """The app for the paths of `faces`, on TCP and unix sockets alike.
+
+    `adviser` chooses for chats that name no model; without one they are refused. `keepalive` is in
+    seconds, `max_body` in bytes. Any other path gets a 404 in Anthropic's
+    shape, any other method a 405.
+    """
+    return ModelApp(
+        gateway,
+        resolve,
+        faces=faces,
+        otherwise=anthropic.FACES[anthropic.MESSAGES],
+        adviser=adviser,
+        keepalive=keepalive,
+        max_body=max_body,
+    )
+
+
+class _Client:
+    """Cancels the work inside the block when the client goes away, and swallows that cancel.
+
+    A cancellation from anywhere else passes through. Whether the client is still there is asked
+    from `WATCH_AFTER` on: most of what ends sooner would end before the question did.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._over = False
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._work = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+        self._over = True
+        self._timer.cancel()
+        if self._watch is None:
+            return False
+        self._watch.cancel()
+        try:
+            await asyncio.wait((self._watch,))
+        except asyncio.CancelledError:
+            # Its own cancel, arriving when the work was done already.
+            if not self._gone:
+                raise
+        if self._gone and self._work is not None:
+            self._work.uncancel()
+            return kind is asyncio.CancelledError
+        return False
+
+    def _begin(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._until_gone())
+        self._watch.add_done_callback(self._stop)
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _stop(self, watch: "asyncio.Task[None]") -> None:
+        if not self._over and not watch.cancelled() and self._work is not None:
+            self._gone = True
+            self._work.cancel()
+
+
+async def _relay(
+    face: Face, call: GatewayCall, asked: Prepared, exchange: Exchange, request_id: str
+) -> None:
+    if call.stream:
+        exchange.keep_alive(lambda: call.between_events)
+    try:
+        async with _within(asked.timeout):
+            await call.start()
+            if call.body is not None:
+                await _relay_whole(face, call, asked, exchange, request_id)
+                return
+            headers = [*_raw(_without(call.headers, "cache-control")), *_told_of(call, asked)]
+            await exchange.begin(headers)
+            async with aclosing(call.chunks()) as chunks:
+                async for chunk in chunks:
+                    await exchange.write(chunk)
+    except StationmasterError as error:
+        if not exchange.started:
+            raise
+        log.warning(
+            "A stream broke off.",
+            request_id=request_id,
+            call_id=call.context.call_id,
+            code=error.error_code,
+        )
+        await exchange.end(face.frame(error, request_id))
+    else:
+        await exchange.end()
+
+
+@asynccontextmanager
+async def _within(seconds: float | None) -> AsyncGenerator[None, None]:
+    """Raise `UpstreamTimeout` where it takes longer than the client wants to wait."""
+    if seconds is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise UpstreamTimeout("The answer did not come within the request's timeout.") from None
+
+
+async def _relay_whole(
+    face: Face, call: GatewayCall, asked: Prepared, exchange: Exchange, request_id: str
+) -> None:
+    body = call.body or b""
+    # Stop the timer first: a ping between this question and the answer would begin a stream.
+    await exchange.quiet()
+    if not exchange.started:
+        headers = [*_raw(call.headers), *_retry_after(call), *_told_of(call, asked)]
+        if face.operation == "chat" and call.status == HTTPStatus.OK:
+            body = with_plain_members(call, body)
+        await exchange.whole(call.status, headers, body)
+        return
+    # The stream was begun while the provider was silent; its answer can only be an event now.
+    await exchange.end(face.told(body, request_id))
+
+
+def _told_of(call: GatewayCall, asked: Prepared) -> RawHeaders:
+    """Who answered; and what it cost and used, where that is known before the answer goes out."""
+    told = [
+        (b"x-stationmaster-call", call.context.call_id.encode()),
+        (b"x-stationmaster-provider", _plain(call.context.provider)),
+        (b"x-stationmaster-model", _plain(call.context.model)),
+    ]
+    if asked.reason is not None:
+        told.append((b"x-stationmaster-reason", asked.reason.encode()))
+    if (entry := call.entry) is not None:
+        usage = entry.usage
+        told += [
+            (b"x-stationmaster-cost-usd", f"{to_dollars(entry.cost):f}".encode()),
+            (
+                b"x-stationmaster-tokens",
+                b"input=%d, output=%d, cache_write=%d, cache_read=%d"
+                % (
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cache_write_tokens,
+                    usage.cache_read_tokens,
+                ),
+            ),
+        ]
+    return told
+
+
+def _plain(name: str) -> bytes:
+    """A name as a header's value: what is not plain ASCII is left out."""
+    return "".join(sign for sign in name if "!" <= sign <= "~").encode()
+
+
+def _retry_after(call: GatewayCall) -> RawHeaders:
+    """Clients that are not told when to come back come back at once."""
+    if call.status not in {429, 503, _OVERLOADED}:
+        return []
+    told = {name for name, _ in call.headers}
+    return [] if told & {"retry-after", "retry-after-ms"} else [(b"retry-after", b"5")]
+
+
+async def _refuse(face: Face, exchange: Exchange, error: Exception, request_id: str) -> None:
+    if exchange.started:
+        # Too late for words: without its end, the client sees the answer as broken.
+        if not isinstance(error, StationmasterError):
+            raise error
+        return
+    await exchange.whole(*face.refuse(error, request_id))
+
+
+async def _not_allowed(face: Face, exchange: Exchange, request_id: str) -> None:
+    _, headers, body = face.refuse(Invalid("Only POST is allowed here."), request_id)
+    await exchange.whole(405, [*headers, (b"allow", b"POST")], body)
+
+
+def _raw(headers: tuple[tuple[str, str], ...]) -> RawHeaders:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _without(headers: tuple[tuple[str, str], ...], name: str) -> tuple[tuple[str, str], ...]:
+    return tuple(header for header in headers if header[0] != name)
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that middleware gave the request, or a new one."""
+    given = scope.get("state", {}).get("request_id")
+    return given if isinstance(given, str) else new_id("req")
