@@ -1,0 +1,143 @@
+"""What is told of a running server: metrics of runs and calls, and the parts of `/health`."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stationmaster.agents.base import Agent
+from stationmaster.agents.pool import Pool
+from stationmaster.gateway.ports import CallEnded, CallObserver, CallRefused, CallStarted
+from stationmaster.http.one_job import OneJob
+from stationmaster.http.services import Component
+from stationmaster.kernel.errors import Unavailable
+from stationmaster.providers.base import Provider
+from stationmaster.sessions.runs.claims import Claim
+from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.runs import Runs
+from stationmaster.sessions.runs.settlement import Ending
+from stationmaster.sessions.runs.worker import Worker
+from stationmaster.storage import Database
+from stationmaster.telemetry import Metrics
+
+LOW_DISK_BYTES = 512 * 1024**2  # below it new files may soon fail
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """Counts the ends of runs. The worker's `RunObserver`."""
+
+    metrics: Metrics
+
+    def began(self, claim: Claim) -> None:
+        """See `RunObserver`."""
+
+    def ended(self, claim: Claim, ending: Ending | None, seconds: float) -> None:
+        """See `RunObserver`."""
+        outcome = ending.state if ending is not None else "abandoned"
+        self.metrics.run_ended(outcome=outcome, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """Tells a server of one job that its run has ended. The worker's `RunObserver`."""
+
+    job: OneJob
+    then: RunMetrics
+
+    def began(self, claim: Claim) -> None:
+        """See `RunObserver`."""
+        self.then.began(claim)
+
+    def ended(self, claim: Claim, ending: Ending | None, seconds: float) -> None:
+        """See `RunObserver`."""
+        self.then.ended(claim, ending, seconds)
+        self.job.end(completed=ending is not None and ending.state == "completed")
+
+
+@dataclass(frozen=True, slots=True)
+class CallMetrics:
+    """Counts model calls, and passes them on. The gateway's `CallObserver`."""
+
+    metrics: Metrics
+    then: CallObserver
+
+    def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
+        """See `CallObserver`."""
+        if isinstance(event, CallEnded):
+            usage, first = event.usage, event.first_byte_ms
+            self.metrics.model_call(
+                provider=event.context.provider,
+                model=event.context.model,
+                outcome=event.outcome,
+                tokens={
+                    "input": usage.input_tokens,
+                    "output": usage.output_tokens,
+                    "cache_write": usage.cache_write_tokens,
+                    "cache_read": usage.cache_read_tokens,
+                },
+                cost_micros=event.cost,
+                first_byte_seconds=None if first is None else first / 1000,
+            )
+        elif isinstance(event, CallRefused):
+            self.metrics.call_refused(event.refusal.subject_kind)
+        self.then.observe(event)
+
+
+def components(
+    *,
+    max_queue: int,
+    database: Database,
+    worker: Worker,
+    runs: Runs,
+    agent: Agent,
+    pool: Pool,
+    rung: str,
+    provider: Provider,
+    files: RunFiles,
+) -> tuple[Component, ...]:
+    """The parts that `/health` names. `rung` is how agents are confined."""
+
+    async def check_database() -> Mapping[str, Any]:
+        await database.check()
+        return {"kind": database.dialect}
+
+    async def check_pool() -> Mapping[str, Any]:
+        depth = await runs.depth()
+        return {
+            "active_workers": worker.active,
+            "max_workers": worker.slots,
+            "unanswered": worker.waiting,
+            "queued_tasks": depth.queued,
+            "max_queue": max_queue,
+        }
+
+    async def check_agents() -> Mapping[str, Any]:
+        now = pool.stats()
+        return {
+            "agent": agent.name,
+            "alive": await asyncio.to_thread(agent.alive),
+            "warm": now.warm,
+            "idle": now.idle,
+            "busy": now.busy,
+            "waiting_memory_bytes": now.memory,
+            "sandbox": rung,
+        }
+
+    async def check_provider() -> Mapping[str, Any]:
+        await provider.check()
+        return {"name": provider.name}
+
+    async def check_disk() -> Mapping[str, Any]:
+        free = await asyncio.to_thread(files.free_bytes)
+        if free < LOW_DISK_BYTES:
+            raise Unavailable("The disk of the workspaces is nearly full.", code="disk_low")
+        return {"free_bytes": free}
+
+    return (
+        Component("database", check_database, critical=True),
+        Component("worker_pool", check_pool, critical=False),
+        Component("agents", check_agents, critical=False),
+        Component("provider", check_provider, critical=False),
+        Component("disk", check_disk, critical=False),
+    )
