@@ -22,9 +22,12 @@ class Compiled:
     sql: str
     parameters: tuple[tuple[str, _Processor], ...]
     columns: tuple[_Processor, ...]
+    constants: Mapping[str, Any]  # what the statement itself says, or the dialect adds to it
 
     def bind(self, values: Mapping[str, Any]) -> Row:
         """The parameters in their order, as the driver takes them."""
+        if self.constants:
+            values = {**self.constants, **values}
         return tuple(
             values[name] if process is None else process(values[name])
             for name, process in self.parameters
@@ -68,4 +71,9 @@ class Prepared:
                 column.type.dialect_impl(dialect).result_processor(dialect, None)
                 for column in self.statement.exported_columns
             ),
+            constants={
+                name: compiled.binds[name].effective_value
+                for name in compiled.positiontup
+                if not compiled.binds[name].required
+            },
         )

@@ -38,6 +38,13 @@ RELABEL = Prepared(
 )
 ALL = Prepared(select(boxes.c.id, boxes.c.label, boxes.c.content).order_by(boxes.c.id))
 
+SOME = Prepared(
+    select(boxes.c.id)
+    .where(boxes.c.id != 2)
+    .order_by(boxes.c.id)
+    .limit(bindparam("most", type_=Integer()))
+)
+
 CONTENT = {"words": ["a", "ü", None], "number": 1.5}
 
 
@@ -94,3 +101,11 @@ async def test_an_error_does_not_quote_what_was_to_be_written(shelf: Database) -
     with pytest.raises(IntegrityError) as caught:
         await shelf.write(verb)
     assert "private words" not in str(caught.value)
+
+
+async def test_what_a_statement_says_itself_needs_no_value(shelf: Database) -> None:
+    """A constant of its own, and what a dialect adds to it: SQLite's LIMIT has an OFFSET."""
+    for number in (1, 2, 3, 4):
+        await shelf.write(lambda tx, number=number: tx.run(PUT, box(number, "x")))  # type: ignore[misc]
+    assert await shelf.read(lambda tx: tx.run(SOME, {"most": 2})) == [(1,), (3,)]
+    assert await shelf.write(lambda tx: tx.run(SOME, {"most": 2})) == [(1,), (3,)]
