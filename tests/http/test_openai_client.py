@@ -130,14 +130,14 @@ async def test_a_messages_client_reaches_a_provider_of_the_other_format(vendor: 
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"messages": HELLO}, 400, "invalid_request"),
+        ({"model": "", "messages": HELLO}, 400, "invalid_request"),
         ({"model": "gpt-5", "messages": HELLO, "n": 0}, 400, "invalid_request"),
         ({"model": "gpt-5", "messages": HELLO, "max_tokens": -1}, 400, "invalid_request"),
         ({"model": "haiku", "messages": HELLO, "n": 2}, 400, "invalid_request"),
         ({"model": "haiku", "messages": HELLO, "logprobs": True}, 400, "invalid_request"),
         ({"model": "no-such-model", "messages": HELLO}, 404, "model_not_found"),
     ],
-    ids=["no-model", "no-choice", "no-tokens", "two-answers", "logprobs", "unknown-model"],
+    ids=["empty-model", "no-choice", "no-tokens", "two-answers", "logprobs", "unknown-model"],
 )
 async def test_a_refusal_has_openais_shape(
     vendor: House, body: dict[str, Any], status: int, code: str
