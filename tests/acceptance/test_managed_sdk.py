@@ -89,7 +89,8 @@ def scripted(request: Json) -> Reply:
         command = {"command": "cat /mnt/session/uploads/* /workspace/data/*", "description": "Look"}
         return Reply((Tool("Bash", command),), asked_of)
     if "bash" in prompt:
-        if results:
+        # Where the CLI's history had the call already, it calls it cut, and we ask for it again.
+        if results and not result_text(results[-1]).startswith("[Tool call interrupted"):
             return Reply((Text(f"Bash said: {result_text(results[-1])}"),), asked_of)
         command = {"command": "echo from-bash", "description": "Say it"}
         return Reply((Thought("Bash it is."), Tool("Bash", command)), asked_of)
@@ -148,7 +149,7 @@ async def test_a_conversation_with_the_real_agent(scratch: Path) -> None:
         kept = await session.events()
         assert [event.id for event in kept] == list(dict.fromkeys(event.id for event in kept))
         await client.beta.sessions.delete(session.id)
-        await server.no_agents_left()
+        await server.only_warm_agents_left()
 
 
 async def test_confirmations_interrupts_and_custom_tools(scratch: Path) -> None:

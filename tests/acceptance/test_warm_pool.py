@@ -30,6 +30,9 @@ from stationmaster.transcripts import HistoryKey, SessionSink, Transcripts
 from tests.support import wire_upstream as wire
 from tests.support.pools import pool_of
 
+# Seconds by which this process tells what its own tests left running from what others' did.
+_NAP = f"4711.{os.getpid():07}"
+
 # A tool server that counts its calls: one that was started again begins anew.
 _COUNTER = """
 import json, sys
@@ -171,7 +174,8 @@ async def test_a_session_lives_on_a_warm_process_and_goes_on_without_it(depot: D
 async def test_what_a_turn_leaves_running_is_ended_and_the_session_goes_on(depot: Depot) -> None:
     seat = await depot.pool.take("sesn_1", depot.spec("sesn_1"), fresh=True)
     command = (
-        "(setsid nohup sleep 4711 >/dev/null 2>&1 &) ; (sleep 4712 &) >/dev/null 2>&1; echo begun"
+        f"(setsid nohup sleep {_NAP} >/dev/null 2>&1 &) ; (sleep {_NAP} &) >/dev/null 2>&1;"
+        " echo begun"
     )
     use = wire.Reply((wire.Tool("Bash", {"command": command}),))
     depot.upstream.script = wire.steps(use, wire.text("done"))
@@ -193,7 +197,7 @@ async def test_a_tool_server_outlives_a_turn_and_what_it_left(depot: Depot) -> N
     spec = replace(depot.spec("sesn_1"), mcp_servers=(server,))
     seat = await depot.pool.take("sesn_1", spec, fresh=True)
     for number in (1, 2):
-        leave = wire.Tool("Bash", {"command": "(setsid sleep 4711 >/dev/null 2>&1 &)"})
+        leave = wire.Tool("Bash", {"command": f"(setsid sleep {_NAP} >/dev/null 2>&1 &)"})
         counted = wire.Tool("mcp__count__next", {})
         depot.upstream.script = wire.steps(
             wire.Reply((leave,)), wire.Reply((counted,)), wire.text("done")
@@ -324,6 +328,6 @@ def _sleepers() -> list[int]:
     for pid, each in read_table().items():
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if each.alive and words[0] == b"sleep" and words[1] in {b"4711", b"4712"}:
+            if each.alive and words == [b"sleep", _NAP.encode(), b""]:
                 found.append(pid)
     return found

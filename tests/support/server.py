@@ -169,7 +169,17 @@ class ServerProcess:
         server = None if self._process is None else self._process.pid
         return [pid for pid in _pids() if pid not in {server, os.getpid()} and _has(pid, needle)]
 
-    async def no_agents_left(self, seconds: float = 5.0) -> None:
+    async def only_warm_agents_left(self) -> None:
+        """Return once no session or task has an agent: those that wait for one may be there."""
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                health = (await self.client.get("/health")).json()
+                there = health["services"]["agents"]
+                if there["idle"] == there["busy"] == 0 and there["alive"] == there["warm"]:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def no_agents_left(self, seconds: float = 30.0) -> None:
         """Return once no agent process is left; fail where one is after `seconds`."""
         deadline = time.monotonic() + seconds
         while left := self.agent_processes():
