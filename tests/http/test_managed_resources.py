@@ -20,6 +20,13 @@ WORDS = b"Some words."
 
 
 @pytest.fixture
+async def house(open_house: Open) -> AsyncIterator[House]:
+    """With nothing launched ahead: the last agent launched is the one at work."""
+    async with open_house(AGENT_POOL_SIZE="0") as opened:
+        yield opened
+
+
+@pytest.fixture
 async def client(house: House) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with sdk(house.url, ADMIN) as made:
         yield made
