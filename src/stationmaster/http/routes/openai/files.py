@@ -10,7 +10,7 @@ from starlette.responses import Response
 from stationmaster.files import StoredFile
 from stationmaster.files.files import NewFile
 from stationmaster.http.deps import Caller, Given
-from stationmaster.http.downloads import Download, attachment, file_pieces
+from stationmaster.http.downloads import stored_file
 from stationmaster.http.guard import media_type_of
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import OpenAIDeleted, OpenAIFile, OpenAIFilePage
@@ -109,14 +109,7 @@ async def get_openai_file(file_id: FileId, services: Given, caller: Caller) -> O
 
 async def openai_file_content(file_id: FileId, services: Given, caller: Caller) -> Response:
     """A file's content."""
-    file, content = await services.stored_files.open(caller, file_id)
-    return Download(
-        file_pieces(content, file.size),
-        close=content.close,
-        media_type="application/octet-stream",  # never what it claims to be: anybody's work
-        headers={"content-disposition": attachment(file.name)},
-        size=file.size,
-    )
+    return await stored_file(services.stored_files, caller, file_id)
 
 
 async def delete_openai_file(file_id: FileId, services: Given, caller: Caller) -> OpenAIDeleted:
