@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from stationmaster.http import openapi, problems
 from stationmaster.http.advising import Adviser
+from stationmaster.http.compression import Compression
 from stationmaster.http.deps import Gatekeeper
 from stationmaster.http.entrance import UNMATCHED, Entrance, Refusal, route_template
 from stationmaster.http.health import Health
@@ -98,7 +99,8 @@ def create_app(services: Services) -> App:
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
     once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))
     door = Door(once, services.door, render=_render, refused=_noting(services))
-    return Entrance(door, metrics=services.metrics, refuse=_problem, label=_label)
+    smaller = Compression(door)
+    return Entrance(smaller, metrics=services.metrics, refuse=_problem, label=_label)
 
 
 def _open_paths(api: FastAPI) -> set[str]:

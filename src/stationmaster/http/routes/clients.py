@@ -3,10 +3,11 @@
 from typing import TypeVar
 
 from fastapi import FastAPI
+from starlette.responses import JSONResponse
 
 from stationmaster.access.organizations import Organization
 from stationmaster.http.deps import Caller, Given
-from stationmaster.http.routes.table import add
+from stationmaster.http.routes.table import Secret, add
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.client import (
     Client,
@@ -97,6 +98,9 @@ async def validate_token(services: Given, caller: Caller) -> Enveloped[ValidToke
     return _enveloped(services, view)
 
 
+_SECRETS = (NewClient, MasterKey, UserKey)
+
+
 def _view(organization: Organization) -> Client:
     return Client(
         id=organization.id,
@@ -149,4 +153,5 @@ def install(api: FastAPI) -> None:
             reply=Enveloped[reply],  # type: ignore[valid-type]
             status=status,
             errors=errors,
+            response_class=Secret if reply in _SECRETS else JSONResponse,
         )

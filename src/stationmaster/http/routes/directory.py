@@ -9,7 +9,7 @@ from stationmaster.access.organizations import Organization
 from stationmaster.access.people import User
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.open_route import add_open
-from stationmaster.http.routes.table import add
+from stationmaster.http.routes.table import Secret, add
 from stationmaster.http.shapes.directory import (
     Acceptance,
     InviteToken,
@@ -121,6 +121,7 @@ def install(api: FastAPI) -> None:
         tag=tag,
         summary="Make a tenant",
         reply=NewOrganization,
+        response_class=Secret,
         status=201,
         errors=(413, 422),
     )
@@ -163,6 +164,7 @@ def install(api: FastAPI) -> None:
         tag=tag,
         summary="Show an invite's token",
         reply=InviteToken,
+        response_class=Secret,
         errors=(404, 409, 413),
     )
     add_open(

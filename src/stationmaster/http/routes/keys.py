@@ -8,7 +8,7 @@ from stationmaster.access.binding import Belongs
 from stationmaster.access.keys import SCOPE
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.key_view import DAY_MS, bounds_of, change_of, view
-from stationmaster.http.routes.table import add
+from stationmaster.http.routes.table import Secret, add
 from stationmaster.http.routes.tasks import Limit
 from stationmaster.http.shapes.key import (
     Key,
@@ -109,6 +109,7 @@ def install(api: FastAPI) -> None:
         tag=tag,
         summary="Make a key",
         reply=NewKey,
+        response_class=Secret,
         status=201,
         errors=(404, 413, 422),
     )
@@ -151,6 +152,7 @@ def install(api: FastAPI) -> None:
         tag=tag,
         summary="Replace a key",
         reply=NewKey,
+        response_class=Secret,
         status=201,
         errors=(404, 409, 413, 422),
     )
@@ -162,5 +164,6 @@ def install(api: FastAPI) -> None:
         tag=tag,
         summary="Be given a successor's secret",
         reply=NewKey,
+        response_class=Secret,
         errors=(404, 409, 413),
     )

@@ -1,6 +1,6 @@
 """How an endpoint is put into the app, and what OpenAPI says of its errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +24,14 @@ _SAYS = {
     429: "A limit is reached; `retry-after` says when to come back, where that can help",
     503: "The server cannot do this now: it is stopping, full, or its database or disk is away",
 }
+
+
+class Secret(JSONResponse):
+    """An answer that holds a secret shown once: nobody stores it, and it is not compressed."""
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Set the headers, `cache-control` among them."""
+        super().init_headers({**(headers or {}), "cache-control": "no-store"})
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
