@@ -94,6 +94,11 @@ ROWS: Mapping[str, Row] = {
     "POST /v1/responses": Row("write:messages", {"model": "haiku", "input": "x"}),
     "POST /v1/embeddings": Row("write:messages", {"model": "haiku", "input": "x"}),
     "GET /v1/models": Row(ANY),
+    "POST /v1/process": Row(
+        "write:messages", {"provider": "offline", "model_name": "haiku", "user_message": "x"}
+    ),
+    "GET /v1/providers": Row(ANY),
+    "GET /v1/providers/{provider}/models": Row(ANY),
     "POST /v1/route": Row("write:messages", {"prompt": "x"}),
     "GET /v1/models/{model}": Row(ANY),
     "POST /v1/batch": Row("write:messages", {"prompts": [{"prompt": "x"}]}),

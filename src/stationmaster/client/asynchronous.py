@@ -161,6 +161,18 @@ class AsyncClient:
         """What the key's project used in the last `day`, `week`, or this `month`."""
         return await self.call(calls.usage(period))
 
+    async def process(self, provider: str, model_name: str, **said: Any) -> Json:
+        """Call a model of any provider. `said` are the other members of `POST /v1/process`."""
+        return await self.call(calls.process(provider, model_name, said))
+
+    async def providers(self) -> list[Json]:
+        """The server's providers, and their models that the key may use."""
+        return await self.call(calls.providers())
+
+    async def provider_models(self, provider: str) -> Json:
+        """What is known of a provider's models."""
+        return await self.call(calls.provider_models(provider))
+
     async def health(self) -> Json:
         """How the server's parts are. Needs no key."""
         return await self.call(calls.health())

@@ -95,6 +95,22 @@ def usage(period: str) -> Call[Json]:
     return Call("GET", "/v1/usage", _object, {"period": period})
 
 
+def process(provider: str, model_name: str, said: Json) -> Call[Json]:
+    """Call a model. Sent twice it would cost twice."""
+    body = {"provider": provider, "model_name": model_name, **said}
+    return Call("POST", "/v1/process", _object, body=body, repeatable=False)
+
+
+def providers() -> Call[list[Json]]:
+    """The server's providers."""
+    return Call("GET", "/v1/providers", _list)
+
+
+def provider_models(provider: str) -> Call[Json]:
+    """What is known of a provider's models."""
+    return Call("GET", f"/v1/providers/{quote(provider, safe='')}/models", _object)
+
+
 def health() -> Call[Json]:
     """How the server's parts are."""
     return Call("GET", "/health", _object)
@@ -175,6 +191,16 @@ def _object(answer: httpx.Response) -> Json:
     if not isinstance(found, dict):
         raise UnexpectedAnswer("The answer is not a JSON object. Is this a Stationmaster server?")
     return found
+
+
+def _list(answer: httpx.Response) -> list[Json]:
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise UnexpectedAnswer("The answer is not a JSON list. Is this a Stationmaster server?")
+    return [item for item in found if isinstance(item, dict)]
 
 
 def _items(answer: httpx.Response, name: str) -> list[Json]:

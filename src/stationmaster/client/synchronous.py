@@ -156,6 +156,18 @@ class Client:
         """What the key's project used in the last `day`, `week`, or this `month`."""
         return self.call(calls.usage(period))
 
+    def process(self, provider: str, model_name: str, **said: Any) -> Json:
+        """Call a model of any provider. `said` are the other members of `POST /v1/process`."""
+        return self.call(calls.process(provider, model_name, said))
+
+    def providers(self) -> list[Json]:
+        """The server's providers, and their models that the key may use."""
+        return self.call(calls.providers())
+
+    def provider_models(self, provider: str) -> Json:
+        """What is known of a provider's models."""
+        return self.call(calls.provider_models(provider))
+
     def health(self) -> Json:
         """How the server's parts are. Needs no key."""
         return self.call(calls.health())

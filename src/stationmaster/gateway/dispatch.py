@@ -127,12 +127,13 @@ class Gateway:
         *,
         operation: Operation = "messages",
         address: str | None = None,
+        provider: str | None = None,
     ) -> GatewayCall:
         """Check a request and place its hold; nothing is sent yet.
 
         `operation` is the format of `raw` and of the answer. `headers` are the client's (only
-        those that may pass are used), `query` its query string, `address` where it comes from.
-        The caller must `aclose` what it gets, whatever happens.
+        those that may pass are used), `query` its query string, `address` where it comes from; with
+        `provider` no other is asked. The caller must `aclose` what it gets, whatever happens.
 
         Raises `Denied` without the scope `write:messages` or for a model that the caller may not
         use, `Invalid` for a body that cannot be read or put into the words of the model's
@@ -153,16 +154,17 @@ class Gateway:
                 output_tokens=EXPECTED_OUTPUT if body.max_tokens is None else body.max_tokens,
             )
         try:
-            call = await self._hold(_Asked(principal, body, list(headers), query))
+            call = await self._hold(_Asked(principal, body, list(headers), query), provider)
         except BaseException:
             grant.finish(0, 0)
             raise
         call.grant = grant
         return call
 
-    async def _hold(self, asked: "_Asked") -> GatewayCall:
+    async def _hold(self, asked: "_Asked", provider: str | None) -> GatewayCall:
         models = self._models
-        targets = iter(models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags))
+        found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
+        targets = iter(found if provider is None else _at(provider, found))
         first = await self._attempt(models, asked, next(targets))
 
         async def following() -> Attempt | None:
@@ -268,6 +270,18 @@ class Gateway:
         """Also of models that the provider may call on its own behalf. Raises `Denied`."""
         for name in (body.model, *body.other_models):
             self._check_model(principal, name)
+
+
+def _at(provider: str, targets: list[Target]) -> list[Target]:
+    """Those of one provider. Raises `NotFound`."""
+    kept = [target for target in targets if target.upstream.name == provider]
+    if not kept:
+        raise NotFound(
+            f"model: The provider {provider} does not serve it.",
+            code="unknown_model",
+            param="model",
+        )
+    return kept
 
 
 class _Asked:

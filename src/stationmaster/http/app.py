@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from stationmaster.gateway.listing import Listings
 from stationmaster.http import openapi, problems
 from stationmaster.http.advising import Adviser
 from stationmaster.http.compression import Compression
@@ -28,6 +29,8 @@ from stationmaster.http.routes import (
     execute,
     keys,
     oidc,
+    process,
+    providers,
     server,
     signin,
     tasks,
@@ -50,6 +53,8 @@ from stationmaster.kernel.origin import Origin
 
 ROUTES = (
     advice,
+    process,
+    providers,
     tasks,
     events,
     artifacts,
@@ -80,6 +85,7 @@ def create_app(services: Services) -> App:
     api.state.services = services
     api.state.gatekeeper = gatekeeper
     api.state.health = Health(services)
+    listings = api.state.listings = Listings()
     others = openai_api()
     others.state.services = services
     others.state.gatekeeper = gatekeeper
@@ -94,7 +100,7 @@ def create_app(services: Services) -> App:
         keepalive=services.options.keepalive,
     )
     stream = StreamApp(services, gatekeeper)
-    models = ModelsApp(services.gateway, gatekeeper)
+    models = ModelsApp(services.gateway, gatekeeper, listings)
     fork = _Fork(api, managed=managed, others=others, calls=calls, models=models, stream=stream)
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
     once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))

@@ -78,6 +78,19 @@ def respond(error: Exception, request_id: str) -> Response:
     )
 
 
+def not_offered(error: errors.StationmasterError, request_id: str) -> Response:
+    """The 501 for what a request of another system's shape asks for, and there is not here."""
+    return _response(
+        HTTPStatus.NOT_IMPLEMENTED,
+        "Not offered",
+        error.error_code,
+        error.message,
+        request_id,
+        param=error.param,
+        headers={"x-should-retry": "false"},
+    )
+
+
 def body_of(error: errors.StationmasterError) -> dict[str, str]:
     """An error inside an answer that has begun already."""
     return {"code": error.error_code, "message": error.message}

@@ -22,6 +22,9 @@ _SAYS = {
     413: "The body, a file or an archive is too large",
     422: "A field is missing, unknown or of the wrong form",
     429: "A limit is reached; `retry-after` says when to come back, where that can help",
+    501: "What is asked for is not offered here; the error says where else",
+    502: "The model provider failed",
+    504: "The model provider did not answer in time",
     503: "The server cannot do this now: it is stopping, full, or its database or disk is away",
 }
 

@@ -27,10 +27,15 @@ CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 class ModelsApp:
     """The ASGI app. `resolve` says who asks, by the request's scope."""
 
-    def __init__(self, gateway: Gateway, resolve: Callable[[Scope], Awaitable[Principal]]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        resolve: Callable[[Scope], Awaitable[Principal]],
+        listings: Listings | None = None,
+    ) -> None:
         self._gateway = gateway
         self._resolve = resolve
-        self._listings = Listings()
+        self._listings = listings or Listings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
