@@ -1,6 +1,7 @@
 """Sessions of the real agent on a server that is killed again and again: no turn is lost."""
 
 import asyncio
+import faulthandler
 import json
 import os
 import random
@@ -156,8 +157,10 @@ def order(word: str) -> Any:
 
 async def test_sessions_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
     print(f"CRASH_SEED={SEED}")  # noqa: T201 (a failure is repeated by it)
+    faulthandler.cancel_dump_traceback_later()  # pytest's would end the long form half-way
     chance = random.Random(SEED)
-    async with town(tmp_path, model, TOOLSET, SESSIONS) as there:
+    # Of two hundred turns the last wait long, and all the longer for each kill.
+    async with town(tmp_path, model, TOOLSET, SESSIONS, QUEUE_TIMEOUT="1h") as there:
         data_dir = there.server.data_dir
         for number, session_id in enumerate(there.sessions):
             for turn in range(TURNS):

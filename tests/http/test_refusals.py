@@ -303,3 +303,32 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm(house
     await writer.drain()
     writer.transport.abort()
     assert (await house.client.get("/v1/tasks")).json()["tasks"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/v1/agents", "page"),
+        ("/v1/environments", "page"),
+        ("/v1/sessions", "page"),
+        ("/v1/files", "page"),
+        ("/v1/organizations/service_accounts", "page"),
+        ("/v1/messages/batches", "after_id"),
+        ("/v1/messages/batches", "before_id"),
+        ("/v1/files", "after"),
+        ("/v1/batches", "after"),
+    ],
+)
+@pytest.mark.parametrize("given", ["nonsense", "run_01jd3k00000000000000000000", "sesn_'--"])
+async def test_a_cursor_that_never_was_one_is_named(
+    house: House, path: str, param: str, given: str
+) -> None:
+    # The two shapes of files differ by the header alone.
+    beta = {"anthropic-beta": "managed-agents-2026-04-01"} if param != "after" else {}
+    answer = await house.client.get(path, params={param: given}, headers=beta)
+    assert answer.status_code == 400, answer.text
+    said = answer.json()
+    if "error" in said:  # in a vendor's shape
+        said = said["error"]
+        assert said.get("param", param) == param
+    assert f"{param} is not a cursor of this list" in (said.get("message") or said["detail"])

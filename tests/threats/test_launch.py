@@ -11,7 +11,6 @@ from stationmaster.agents import admission
 from stationmaster.agents.base import CustomTool, LaunchSpec, SubAgent
 from stationmaster.agents.claude_code import command
 from stationmaster.agents.claude_code.outfit import Outfit
-from stationmaster.agents.claude_code.toolbox import RESERVED
 from stationmaster.kernel.errors import Invalid
 
 SPEC = LaunchSpec(
@@ -72,9 +71,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
 
 def launched(spec: LaunchSpec) -> tuple[list[str], dict[str, str]]:
     """The words and the environment, as the launcher makes them."""
-    admission.check(
-        spec, known=command.KNOWN_TOOLS, default=command.DEFAULT_TOOLS, reserved=RESERVED
-    )
+    admission.check(spec, known=command.KNOWN_TOOLS, default=command.DEFAULT_TOOLS)
     prompt = None if spec.system_prompt is None else Path("/data/s/home/system-prompt.md")
     words = command.arguments(spec, Outfit(prompt=prompt))
     return words, command.environment(spec, boxed=True, root=False)

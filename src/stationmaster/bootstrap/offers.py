@@ -1,16 +1,15 @@
 """What the operator offers to agents: skills of a directory, tool servers of a file."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from stationmaster.agents.admission import NAME, RESERVED
 from stationmaster.agents.base import Agent, AgentUnavailable, McpServer, Skill
 from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.settings import Settings
 
 SKILL_FILE = "SKILL.md"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FIELDS = frozenset({"type", "command", "args", "env", "url", "headers"})
 
 
@@ -29,7 +28,7 @@ def _skills(directory: Path) -> dict[str, Skill]:
     except OSError as error:
         raise _wrong("SKILLS_DIR", f"cannot be read: {error.strerror}") from None
     for path in places:
-        if _NAME.fullmatch(path.name) is None:
+        if NAME.fullmatch(path.name) is None:
             raise _wrong("SKILLS_DIR", f"has a skill with the name {path.name[:64]!r}")
     return {path.name: Skill(path.name, path.resolve()) for path in places}
 
@@ -49,8 +48,8 @@ def _servers(file: Path) -> dict[str, McpServer]:
 
 def _server(name: str, fields: Any) -> McpServer:
     at = f"has a server {name[:64]!r}"
-    if _NAME.fullmatch(name) is None:
-        raise _wrong("MCP_SERVERS_FILE", f"{at}, which is not a name")
+    if NAME.fullmatch(name) is None or name in RESERVED:
+        raise _wrong("MCP_SERVERS_FILE", f"{at}, which is not a name that it can have")
     if not isinstance(fields, dict) or not set(fields) <= _FIELDS:
         raise _wrong("MCP_SERVERS_FILE", f"{at} with fields that are not known")
     command, url = fields.get("command"), fields.get("url")

@@ -35,6 +35,7 @@ class Depot:
         root/.incoming    on the way in
 
     A file appears under its name whole and durable, or not at all. Nothing is ever changed.
+    Whoever is told of a file by `put` finds it after any crash.
     """
 
     def __init__(self, root: Path) -> None:
@@ -104,7 +105,9 @@ class Depot:
 
     def _directory(self, name: str) -> Path:
         path = self._root / name
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_directory(self._root)  # else its files would go with it
         return path
 
 

@@ -13,6 +13,7 @@ from stationmaster.kernel.paging import Page
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.sessions.definition import Definition, changed, define
+from stationmaster.sessions.offers import check_team
 from stationmaster.sessions.tables import agent_versions, agents
 from stationmaster.storage import Database, Transaction
 
@@ -62,6 +63,7 @@ class Agents:
                 fields, self._catalogue, principal, self._others(tx, principal, agent_id)
             )
             made = AgentVersion(agent_id, 1, definition, now, now)
+            self._check_team(tx, principal, made)
             tx.execute(
                 insert(agents),
                 {
@@ -124,6 +126,7 @@ class Agents:
             made = AgentVersion(
                 agent_id, present.version + 1, definition, present.created_at, self._clock.now()
             )
+            self._check_team(tx, principal, made)
             tx.execute(update(agents).where(agents.c.id == agent_id).values(version=made.version))
             self._keep(tx, made)
             return made
@@ -203,6 +206,14 @@ class Agents:
                 "created_at": made.updated_at,
             },
         )
+
+    def _check_team(self, tx: Transaction, principal: Principal, made: AgentVersion) -> None:
+        multiagent = made.definition.multiagent or {"agents": []}
+        others = [
+            find_agent(tx, principal.owner, each["id"], each["version"]).snapshot()
+            for each in multiagent["agents"]
+        ]
+        check_team(made.snapshot(), others, self._catalogue)
 
     def _others(self, tx: Transaction, principal: Principal, agent_id: str) -> Any:
         """Looks up the agents that a definition names as its sub-agents."""

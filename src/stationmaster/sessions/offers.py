@@ -1,14 +1,15 @@
 """What of the operator's catalogue, and which other agents, a definition names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stationmaster.agents.admission import NAME, NAME_FORM
 from stationmaster.agents.base import McpServer, Skill
 from stationmaster.kernel.errors import Denied, Invalid
 from stationmaster.kernel.principal import Principal
 from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.sessions.checks import bounded, refuse_unknown
-from stationmaster.sessions.toolset import unsupported
+from stationmaster.sessions.toolset import API_NAMES, custom_tools_of, tools_of, unsupported
 
 MAX_SERVERS = 20
 MAX_SKILLS = 20
@@ -69,7 +70,10 @@ def check_skills(given: Any, catalogue: Catalogue, principal: Principal) -> list
 def check_multiagent(
     given: Any, look_up: Callable[[str, int | None], int]
 ) -> dict[str, Any] | None:
-    """Sub-agents: other agents of the project, at the versions that they have now."""
+    """Sub-agents: other agents of the project, at the versions that they have now.
+
+    `check_team` looks at them in whole.
+    """
     if given is None:
         return None
     if not isinstance(given, Mapping) or given.get("type") != "coordinator":
@@ -90,6 +94,38 @@ def check_multiagent(
         raise Invalid("multiagent.agents is empty.", param="multiagent.agents")
     _unique([each["id"] for each in made], "multiagent.agents")
     return {"type": "coordinator", "agents": made}
+
+
+def check_team(
+    agent: dict[str, Any], others: Sequence[dict[str, Any]], catalogue: Catalogue
+) -> None:
+    """Raise `Invalid` where an agent could not be launched with these sub-agents."""
+    own = tools_of(agent, catalogue.tools)
+    allowed = {*own, *(tool.name for tool in custom_tools_of(agent))}
+    names: set[str] = set()
+    for index, other in enumerate(others):
+        at, name = f"multiagent.agents.{index}", other["name"]
+        if NAME.fullmatch(name) is None:
+            raise Invalid(
+                f"The agent {name[:64]!r} cannot be a sub-agent by this name: that has"
+                f" {NAME_FORM}.",
+                code="sub_agent_name",
+                param=at,
+            )
+        if name in names:
+            raise Invalid(
+                f"There is another sub-agent named {name!r}.", code="sub_agent_name", param=at
+            )
+        names.add(name)
+        for tool in tools_of(other, catalogue.tools):
+            # By giving work on, the agent could get what it was not given itself.
+            if tool not in allowed:
+                raise Invalid(
+                    f"The sub-agent {name!r} has the tool {API_NAMES[tool]!r}, which the agent"
+                    " itself has not.",
+                    code="sub_agent_tool",
+                    param=at,
+                )
 
 
 def servers_of(agent: dict[str, Any], catalogue: Catalogue) -> tuple[McpServer, ...]:

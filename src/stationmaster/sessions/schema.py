@@ -1,5 +1,6 @@
 """Whether a JSON schema is one, as far as can be told without an instance."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,8 +22,10 @@ def check_schema(schema: Any, param: str) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise Invalid(f"{param} is not a JSON schema.", code="invalid_schema", param=param)
     try:
-        size = len(msgspec.json.encode(schema))
-    except (UnicodeEncodeError, TypeError, RecursionError):
+        msgspec.json.encode(schema)
+        # As the agent is given it: what is not ASCII is longer there.
+        size = len(json.dumps(schema))
+    except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
         raise Invalid(f"{param} is not JSON.", code="invalid_schema", param=param) from None
     if size > MAX_SCHEMA_BYTES:
         raise TooLarge(f"{param} is larger than {MAX_SCHEMA_BYTES} bytes.", param=param)

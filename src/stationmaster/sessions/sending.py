@@ -23,8 +23,8 @@ from stationmaster.sessions.inputs import (
     UserMessage,
 )
 from stationmaster.sessions.runs import state as states
-from stationmaster.sessions.runs.bounds import Shares, check_concurrency, check_kit
-from stationmaster.sessions.runs.queue import check_room
+from stationmaster.sessions.runs.bounds import Shares, check_concurrency, check_kit, is_waiting
+from stationmaster.sessions.runs.queue import check_room, one_at_a_time
 from stationmaster.sessions.runs.record import Records
 from stationmaster.sessions.runs.settlement import Ending, Settlement
 from stationmaster.sessions.runs.turns import Turns
@@ -121,6 +121,8 @@ class Sending:
         _check_profile(principal, session)
         if session.state.run_id is None:
             check_room(tx, self._max_queue)
+        if not self._takes_part(tx, session, principal.key_id):
+            one_at_a_time(tx)
             check_concurrency(tx, principal, self._shares)
         data = {
             "id": new_id("sevt"),
@@ -137,6 +139,13 @@ class Sending:
         [event] = self._records.sessions.append(tx, session.id, [NewEvent(MESSAGE, data)])
         self._turns.begin(tx, session.id)
         return event
+
+    def _takes_part(self, tx: Transaction, session: Session, key_id: str) -> bool:
+        """Whether the session is one of those that count for this credential already."""
+        run_id = session.state.run_id
+        if run_id is not None and self._records.get(tx, run_id).key_id == key_id:
+            return True
+        return is_waiting(session.state.queue, key_id)
 
     def _interrupt(self, tx: Transaction, session: Session) -> Event:
         data = {"id": new_id("sevt")}

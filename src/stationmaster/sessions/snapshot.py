@@ -9,6 +9,7 @@ from stationmaster.sessions.agents import AgentVersion, find_agent
 from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.sessions.checks import refuse_unknown
 from stationmaster.sessions.definition import Definition, changed, define
+from stationmaster.sessions.offers import check_team
 from stationmaster.storage import Transaction
 
 OVERRIDES = ("mcp_servers", "model", "skills", "system", "tools")
@@ -30,7 +31,8 @@ def resolve(
     if kind == "inline":
         fields = {name: value for name, value in wanted.items() if name != "type"}
         definition = define(fields, catalogue, principal, _look_up(tx, principal))
-        return _expanded(tx, principal, AgentVersion("inline", 1, definition, 0, 0).snapshot())
+        made = AgentVersion("inline", 1, definition, 0, 0).snapshot()
+        return _expanded(tx, principal, catalogue, made)
     allowed = {"type", "id", "version"} | (
         set(OVERRIDES) if kind == "agent_with_overrides" else set()
     )
@@ -73,7 +75,7 @@ def snapshot(
     }
     definition = changed(definition, again, catalogue, principal, _look_up(tx, principal))
     made = AgentVersion(found.id, found.version, definition, 0, 0).snapshot()
-    return _expanded(tx, principal, made)
+    return _expanded(tx, principal, catalogue, made)
 
 
 def overridden(
@@ -88,14 +90,18 @@ def overridden(
         mcp_servers=agent["mcp_servers"],
     )
     made = changed(present, fields, catalogue, principal, lambda _id, _version: 1)
-    return {**agent, "tools": made.tools, "mcp_servers": made.mcp_servers}
+    agent = {**agent, "tools": made.tools, "mcp_servers": made.mcp_servers}
+    check_team(agent, (agent["multiagent"] or {}).get("agents", []), catalogue)
+    return agent
 
 
 def _look_up(tx: Transaction, principal: Principal) -> Any:
     return lambda other, version: find_agent(tx, principal.owner, other, version).version
 
 
-def _expanded(tx: Transaction, principal: Principal, agent: dict[str, Any]) -> dict[str, Any]:
+def _expanded(
+    tx: Transaction, principal: Principal, catalogue: Catalogue, agent: dict[str, Any]
+) -> dict[str, Any]:
     """Sub-agents in whole, as they are now: a later version of theirs changes no session."""
     multiagent = agent["multiagent"]
     if multiagent is None:
@@ -105,4 +111,5 @@ def _expanded(tx: Transaction, principal: Principal, agent: dict[str, Any]) -> d
         found = find_agent(tx, principal.owner, each["id"], each["version"]).snapshot()
         del found["multiagent"]
         others.append(found)
+    check_team(agent, others, catalogue)
     return {**agent, "multiagent": {**multiagent, "agents": others}}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from stationmaster.agents.admission import MAX_CUSTOM_TOOLS, is_taken
 from stationmaster.agents.base import CustomTool
 from stationmaster.kernel.errors import Denied, Invalid
 from stationmaster.sessions.catalogue import Catalogue
@@ -49,7 +50,10 @@ def check_tools(
     made = [_tool(each, index, catalogue) for index, each in enumerate(given)]
     if len(made) > MAX_TOOLS:
         raise Invalid(f"An agent has at most {MAX_TOOLS} tools.", param="tools")
-    _unique([each["name"] for each in made if each["type"] == "custom"], "custom tools")
+    custom = [each["name"] for each in made if each["type"] == "custom"]
+    if len(custom) > MAX_CUSTOM_TOOLS:
+        raise Invalid(f"An agent has at most {MAX_CUSTOM_TOOLS} custom tools.", param="tools")
+    _unique(custom, "custom tools")
     _unique([each["type"] for each in made if each["type"] == TOOLSET], "toolsets")
     named = [each["mcp_server_name"] for each in made if each["type"] == "mcp_toolset"]
     _unique(named, "MCP toolsets")
@@ -74,7 +78,7 @@ def _tool(given: Any, index: int, catalogue: Catalogue) -> dict[str, Any]:
     if kind == "mcp_toolset":
         return _mcp_toolset(given, at)
     if kind == "custom":
-        return _custom(given, at)
+        return _custom(given, at, catalogue)
     raise Invalid(f"There is no kind of tool {str(kind)[:64]!r}.", param=f"{at}.type")
 
 
@@ -123,7 +127,7 @@ def _mcp_toolset(given: Mapping[str, Any], at: str) -> dict[str, Any]:
     }
 
 
-def _custom(given: Mapping[str, Any], at: str) -> dict[str, Any]:
+def _custom(given: Mapping[str, Any], at: str, catalogue: Catalogue) -> dict[str, Any]:
     refuse_unknown(given, {"type", "name", "description", "input_schema"}, at)
     name = given.get("name")
     if not isinstance(name, str) or _CUSTOM_NAME.fullmatch(name) is None:
@@ -131,7 +135,7 @@ def _custom(given: Mapping[str, Any], at: str) -> dict[str, Any]:
             f"{at}.name must be 1 to 64 letters, digits, underscores or dashes.",
             param=f"{at}.name",
         )
-    if name in NAMES or name in API_NAMES:
+    if name in NAMES or name in API_NAMES or is_taken(name, catalogue.tools):
         raise Invalid(f"{name!r} is a tool of the agent's own.", param=f"{at}.name")
     description = bounded(given.get("description"), MAX_DESCRIPTION_BYTES, f"{at}.description")
     schema = check_schema(given.get("input_schema"), f"{at}.input_schema")

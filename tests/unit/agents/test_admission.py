@@ -28,7 +28,6 @@ def _check(**changes: Any) -> None:
         replace(_SPEC, **changes),
         known=frozenset({"Bash", "Read", "WebFetch"}),
         default=("Bash", "Read"),
-        reserved=frozenset({"Agent", "custom"}),
     )
 
 

@@ -9,7 +9,6 @@ from stationmaster.agents import admission
 from stationmaster.agents.base import LaunchSpec, Skill, SubAgent
 from stationmaster.agents.claude_code import command
 from stationmaster.agents.claude_code.outfit import Outfit
-from stationmaster.agents.claude_code.toolbox import RESERVED
 from stationmaster.kernel.errors import Invalid
 
 _SPEC = LaunchSpec(
@@ -25,9 +24,7 @@ _SPEC = LaunchSpec(
 
 
 def _arguments(spec: LaunchSpec) -> list[str]:
-    admission.check(
-        spec, known=command.KNOWN_TOOLS, default=command.DEFAULT_TOOLS, reserved=RESERVED
-    )
+    admission.check(spec, known=command.KNOWN_TOOLS, default=command.DEFAULT_TOOLS)
     return command.arguments(spec, Outfit())
 
 

@@ -1,6 +1,8 @@
 import asyncio
 import io
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from stationmaster.kernel.errors import (
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.storage import Database, Transaction
 from tests.support.core import ALICE, principal
+from tests.support.databases import Databases
 
 MAX_SIZE, QUOTA = 1000, 2500
 STRANGER = principal("mallory", Owner("org_2", "proj_2"))
@@ -220,6 +223,58 @@ async def test_what_a_crash_left_is_swept_and_nothing_else(house: House) -> None
     assert await house.files.sweep() == 2
     assert house.on_disk() == {kept}
     await house.check()
+
+
+@pytest.mark.parametrize("after", ["bytes", "row"])
+async def test_a_server_that_is_killed_in_an_upload_loses_nothing_that_it_has_told_of(
+    databases: Databases, tmp_path: Path, after: str
+) -> None:
+    """Another process is killed between the bytes and the row, or right after the row."""
+    url, root = databases.url(), tmp_path / "files"
+    command = (sys.executable, "-c", KILLED, url, str(root), after)
+    killed = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, said.decode()
+    house = House(databases.open(url), root)
+    page = await house.files.list(ALICE, limit=10)
+    await house.check()
+    kept = {file.id for file in page.items}
+    if after == "row":
+        [told] = kept
+        assert await house.read(told) == b"told"
+    else:
+        assert not kept
+        assert len(house.on_disk()) == 1  # nobody's, until it is old enough for the sweep
+    long_ago = root.stat().st_mtime - STALE_SECONDS - 10
+    for path in root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (long_ago, long_ago))
+    await house.files.sweep()
+    assert house.on_disk() == kept
+
+
+KILLED = """
+import asyncio, io, os, signal, sys
+from pathlib import Path
+from stationmaster.files import Depot, Files
+from stationmaster.files.files import NewFile
+from stationmaster.kernel.clock import ManualClock
+from stationmaster.storage import open_database
+from tests.support.core import ALICE
+
+url, root, after = sys.argv[1:]
+database = open_database(url)
+write = database.write
+
+async def cut(verb):
+    if after == "row":
+        await write(verb)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+database.write = cut
+files = Files(database, ManualClock(), Depot(Path(root)), max_size=1000, quota=2500)
+asyncio.run(files.upload(ALICE, NewFile("a.txt", None, io.BytesIO(b"told"))))
+"""
 
 
 async def test_an_upload_goes_on_when_its_caller_leaves(house: House) -> None:

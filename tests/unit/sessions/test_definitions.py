@@ -12,7 +12,7 @@ from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Owner
 from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.catalogue import Catalogue
-from stationmaster.sessions.session import SessionRequest
+from stationmaster.sessions.session import SessionPatch, SessionRequest
 from tests.support.core import ALICE, Core, principal
 from tests.unit.sessions.talking import ASKING, TOOLS, agent_fields
 
@@ -126,6 +126,10 @@ CUSTOM = {"type": "custom", "name": "x", "description": "", "input_schema": {"ty
         ({"mcp_servers": [MCP]}, "tools"),
         ({"tools": [{**CUSTOM, "name": "bash"}]}, "tools.0.name"),
         ({"tools": [{**CUSTOM, "name": "a b"}]}, "tools.0.name"),
+        ({"tools": [{**CUSTOM, "name": "Task"}]}, "tools.0.name"),
+        ({"tools": [{**CUSTOM, "name": "StructuredOutput"}]}, "tools.0.name"),
+        ({"tools": [{**CUSTOM, "name": "mcp__docs__find"}]}, "tools.0.name"),
+        ({"tools": [{**CUSTOM, "name": f"t{n}"} for n in range(129)]}, "tools"),
         ({"tools": [CUSTOM, CUSTOM]}, "tools"),
         ({"tools": [{**CUSTOM, "input_schema": []}]}, "tools.0.input_schema"),
         ({"tools": [{**CUSTOM, "input_schema": {"type": "list"}}]}, "tools.0.input_schema"),
@@ -198,6 +202,57 @@ async def test_sub_agents_keep_the_version_they_had(agents: Agents, core: Core) 
         fields = {"multiagent": {"type": "coordinator", "agents": [wrong]}}
         with pytest.raises(Invalid):
             await agents.update(ALICE, leader.id, fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "tools", "code"),
+    [
+        ("Code Reviewer", [], "sub_agent_name"),
+        ("größer", [], "sub_agent_name"),
+        ("-x", [], "sub_agent_name"),
+        ("a__b", [], "sub_agent_name"),
+        ("x" * 65, [], "sub_agent_name"),
+        ("twin", [], "sub_agent_name"),
+        ("helper", [{**DEFAULT, "configs": [{"name": "read"}]}], "sub_agent_tool"),
+    ],
+)
+async def test_a_team_that_could_not_be_launched_is_refused_when_it_is_defined(
+    agents: Agents, core: Core, name: str, tools: list[Any], code: str
+) -> None:
+    first = await agents.create(ALICE, {"name": "twin", "model": "m"})
+    other = await agents.create(ALICE, {"name": name, "model": "m", "tools": tools})
+    team = {"multiagent": {"type": "coordinator", "agents": [first.id, other.id]}}
+    leader = await agents.create(ALICE, {"name": "Leader of all", "model": "m"})
+    for refused in (
+        agents.create(ALICE, {"name": "L", "model": "m", **team}),
+        agents.update(ALICE, leader.id, team),
+        core.sessions.create(
+            ALICE, SessionRequest({"type": "inline", "name": "L", "model": "m", **team})
+        ),
+    ):
+        with pytest.raises(Invalid) as caught:
+            await refused
+        assert (caught.value.error_code, caught.value.param) == (code, "multiagent.agents.1")
+    assert await agents.get(ALICE, leader.id) == leader
+
+
+async def test_a_team_keeps_to_the_tools_of_its_leader_when_those_change(
+    agents: Agents, core: Core
+) -> None:
+    helper = await agents.create(ALICE, {**agent_fields(TOOLS), "name": "helper"})
+    team = {"type": "coordinator", "agents": [helper.id]}
+    leader = await agents.create(ALICE, agent_fields(TOOLS, multiagent=team))
+    session = await core.sessions.create(ALICE, SessionRequest(leader.id))
+    without: dict[str, Any] = {"tools": []}
+    overriding = {"type": "agent_with_overrides", "id": leader.id, **without}
+    for refused in (
+        agents.update(ALICE, leader.id, without),
+        core.sessions.create(ALICE, SessionRequest(overriding)),
+        core.sessions.update(ALICE, session.id, SessionPatch({"agent": without})),
+    ):
+        with pytest.raises(Invalid) as caught:
+            await refused
+        assert caught.value.error_code == "sub_agent_tool"
 
 
 async def test_overrides_are_of_the_session_alone(agents: Agents, core: Core) -> None:

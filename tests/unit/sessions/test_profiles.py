@@ -14,6 +14,7 @@ from stationmaster.agents.scripted import ScriptedAgent
 from stationmaster.kernel.errors import Denied, Exhausted, Invalid
 from stationmaster.kernel.principal import Limits, Principal
 from stationmaster.kernel.profile import Profile
+from stationmaster.sessions.inputs import Interrupt
 from stationmaster.sessions.runs.bounds import Bounds, Shares, within
 from stationmaster.sessions.runs.options import RunOptions, RunPlan, plan
 from stationmaster.sessions.session import SessionRequest
@@ -228,3 +229,32 @@ async def test_a_session_with_a_tool_server_that_is_not_allowed_is_refused(core:
         await core.sessions.send(replace(by, profile=held), session.id, [say("Hello.")])
     assert caught.value.error_code == "mcp_server_not_allowed"
     await core.sessions.send(replace(by, profile=WIDE), session.id, [say("Hello.")])
+
+
+async def test_a_message_behind_anothers_turn_counts_for_its_own_key(core: Core) -> None:
+    alice = who(profile=replace(WIDE, concurrent_tasks=1))
+    bob = who(id="key_bob", key_id="key_bob")
+    talk = Talk(core, bob)
+    first, second = await talk.create(say("Bob's.")), await talk.create(say("Bob's."))
+    talk.by = alice
+    await talk.send(first, say("Mine, after it."))
+    await talk.send(first, say("And more, in its turn."))
+    for refused in (
+        talk.send(second, say("A second one would follow by itself.")),
+        talk.create(say("Hello.")),
+        core.runs.start(alice, RunOptions(prompt="x")),
+    ):
+        with pytest.raises(Exhausted) as caught:
+            await refused
+        assert caught.value.error_code == "concurrent_tasks"
+    talk.by = bob
+    await talk.send(first, Interrupt())  # his ends before it has begun; hers follows
+    talk.by = alice
+    now = await talk.now(first)
+    assert now.state.run_id is not None
+    assert (await core.runs.get(alice, now.state.run_id)).key_id == alice.key_id
+    with pytest.raises(Exhausted):
+        await talk.send(second, say("Still one too many."))
+    await talk.send(first, Interrupt())
+    await talk.send(first, Interrupt())  # and her second message's turn
+    await talk.send(second, say("Now there is room."))

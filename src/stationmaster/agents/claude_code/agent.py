@@ -31,7 +31,6 @@ from stationmaster.agents.claude_code.probe import Probe, Prober
 from stationmaster.agents.claude_code.reaper import Reaper
 from stationmaster.agents.claude_code.sandbox import Cell
 from stationmaster.agents.claude_code.sentinel import Sentinel
-from stationmaster.agents.claude_code.toolbox import RESERVED
 from stationmaster.agents.claude_code.uids import MAX_UIDS, UidLease, lease_uid
 from stationmaster.agents.claude_code.watcher import Watched, Watcher
 
@@ -126,7 +125,7 @@ class ClaudeCodeAgent:
         """Start one; see `Agent.launch`. Also raises `Invalid` for a spec that cannot be run."""
         if self._closed:
             raise AgentUnavailable("The server is stopping.", code="agent_stopping")
-        admission.check(spec, known=self.known_tools, default=self.default_tools, reserved=RESERVED)
+        admission.check(spec, known=self.known_tools, default=self.default_tools)
         found = await self.probe()
         if spec.own_login:
             self._check_login(found)

@@ -14,6 +14,7 @@ from claude_agent_sdk import HookContext, HookInput, HookJSONOutput
 from mcp import types as wire
 from mcp.server import Server
 
+from stationmaster.agents.admission import CUSTOM_SERVER, OUTPUT_TOOL
 from stationmaster.agents.base import (
     Allow,
     CustomTool,
@@ -24,7 +25,7 @@ from stationmaster.agents.base import (
     ToolCall,
 )
 from stationmaster.agents.claude_code.mask import Mask
-from stationmaster.agents.claude_code.toolbox import CUSTOM_SERVER, OUTPUT_TOOL, Toolbox
+from stationmaster.agents.claude_code.toolbox import Toolbox
 
 _log = structlog.get_logger(__name__)
 

@@ -6,11 +6,11 @@ from typing import cast
 from claude_agent_sdk import AgentDefinition, ClaudeAgentOptions, HookMatcher, SessionStore
 from claude_agent_sdk.types import McpSdkServerConfig, McpServerConfig
 
+from stationmaster.agents.admission import CUSTOM_SERVER
 from stationmaster.agents.base import LaunchSpec, SubAgent
 from stationmaster.agents.claude_code.desk import Desk
 from stationmaster.agents.claude_code.history import Mirror
 from stationmaster.agents.claude_code.remote import Remote
-from stationmaster.agents.claude_code.toolbox import CUSTOM_SERVER
 
 # The CLI gives up on a hook after a minute unless told otherwise. A person may take days.
 _HOOK_SECONDS = 2_000_000.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stationmaster.agents.admission import CUSTOM_SERVER
 from stationmaster.agents.base import AgentUnavailable, LaunchSpec, McpServer
 from stationmaster.agents.claude_code.sandbox import INSIDE_PLUGIN
-from stationmaster.agents.claude_code.toolbox import CUSTOM_SERVER
 
 # Skills come as a plugin of this name, and are `skills:NAME` to the CLI.
 PLUGIN = "skills"

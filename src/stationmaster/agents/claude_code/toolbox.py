@@ -2,18 +2,12 @@
 
 from typing import Any
 
+from stationmaster.agents.admission import CUSTOM_SERVER, DELEGATES, SERVER_PREFIX
 from stationmaster.agents.base import LaunchSpec, ToolKind
 
-# The tool server that the client's tools are to the CLI. It calls them by their plain names; were
-# it to stop doing so, the prefix would come back.
-CUSTOM_SERVER = "custom"
-_CUSTOM_PREFIX = f"mcp__{CUSTOM_SERVER}__"
-_SERVER_PREFIX = "mcp__"
-_DELEGATE = frozenset({"Agent", "Task"})
-# How the CLI takes an output after a schema. It does nothing, so nobody is asked.
-OUTPUT_TOOL = "StructuredOutput"
-# Names that neither a client's tool nor a tool server may take.
-RESERVED = _DELEGATE | {"Skill", "ToolSearch", OUTPUT_TOOL, CUSTOM_SERVER}
+# The tool server that the client's tools are to the CLI calls them by their plain names; were it to
+# stop doing so, the prefix would come back.
+_CUSTOM_PREFIX = f"{SERVER_PREFIX}{CUSTOM_SERVER}__"
 
 
 class Toolbox:
@@ -31,9 +25,9 @@ class Toolbox:
         """What kind of tool `name` is, and the tool server or sub-agent of a call with `given`."""
         if self.name(name) in self._custom:
             return "custom", None
-        if name in _DELEGATE:
+        if name in DELEGATES:
             chosen = given.get("subagent_type")
             return "sub_agent", chosen if isinstance(chosen, str) else None
-        if name.startswith(_SERVER_PREFIX):
-            return "mcp", name.removeprefix(_SERVER_PREFIX).partition("__")[0]
+        if name.startswith(SERVER_PREFIX):
+            return "mcp", name.removeprefix(SERVER_PREFIX).partition("__")[0]
         return "tool", None

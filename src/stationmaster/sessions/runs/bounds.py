@@ -1,6 +1,8 @@
 """What a credential's profile leaves of the server's limits, for runs of its own."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 from sqlalchemy import func, select
@@ -10,7 +12,7 @@ from stationmaster.kernel.errors import Denied, Exhausted
 from stationmaster.kernel.principal import Principal
 from stationmaster.kernel.profile import Profile
 from stationmaster.sessions.runs.state import UNFINISHED
-from stationmaster.sessions.tables import runs
+from stationmaster.sessions.tables import runs, sessions
 from stationmaster.storage import Transaction
 
 RETRY_S = 5.0
@@ -71,8 +73,9 @@ def _least(limit: int, bound: int | None) -> int:
 def check_concurrency(tx: Transaction, principal: Principal, usual: Shares) -> None:
     """Raise `Exhausted` where the credential, its project or organisation has as many as it may.
 
-    What a key's profile or limits, and an organisation's, say takes the place of `usual`. Call it
-    after `check_room`, which lets one transaction at a time count.
+    What a key's profile or limits, and an organisation's, say takes the place of `usual`. Of a
+    credential those sessions count too in which its messages wait behind another's turn: theirs
+    follow without being asked for again. Call it after `one_at_a_time`.
     """
     owner, profile = principal.owner, principal.profile
     of_profile = None if profile is None else profile.concurrent_tasks
@@ -96,12 +99,35 @@ def check_concurrency(tx: Transaction, principal: Principal, usual: Shares) -> N
         if most is None:
             continue
         unfinished = select(func.count()).where(whose, runs.c.state.in_(UNFINISHED))
-        if tx.execute(unfinished).scalar_one() >= most:
+        number = tx.execute(unfinished).scalar_one()
+        if who == "credential" and number < most:
+            number += _behind_others(tx, principal)
+        if number >= most:
             raise Exhausted(
                 f"This {who} has {most} tasks at work, and may have no more at once.",
                 code="concurrent_tasks",
                 retry_after=RETRY_S,
             )
+
+
+def _behind_others(tx: Transaction, principal: Principal) -> int:
+    """In how many sessions messages of the credential wait behind another's turn."""
+    queues = (
+        select(sessions.c.queue)
+        .join(runs, runs.c.session_id == sessions.c.id)
+        .where(
+            runs.c.project_id == principal.owner.project_id,
+            runs.c.key_id != principal.key_id,
+            runs.c.state.in_(UNFINISHED),
+            runs.c.message_id.is_not(None),
+        )
+    )
+    return sum(is_waiting(queue, principal.key_id) for queue in tx.execute(queues).scalars())
+
+
+def is_waiting(queue: Iterable[Mapping[str, Any]], key_id: str) -> bool:
+    """Whether a message of this credential waits in a session's queue."""
+    return any(each["key_id"] == key_id for each in queue)
 
 
 def _tightest(*own: int | None, usual: int | None) -> int | None:

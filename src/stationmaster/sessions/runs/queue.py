@@ -39,9 +39,14 @@ def check_room(tx: Transaction, most: int) -> None:
 
     Counting alone is not enough: two that count at once each find room for one.
     """
-    tx.execute(select(admission.c.id).with_for_update())
+    one_at_a_time(tx)
     if depth(tx).queued >= most:
         raise queue_full()
+
+
+def one_at_a_time(tx: Transaction) -> None:
+    """Let no other transaction count what is unfinished until this one has ended."""
+    tx.execute(select(admission.c.id).with_for_update())
 
 
 def queue_full() -> Unavailable:

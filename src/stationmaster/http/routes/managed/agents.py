@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query
 
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.query import (
     PAGE_SIZE,
@@ -12,7 +13,6 @@ from stationmaster.http.routes.managed.query import (
     CreatedLte,
     PageCursor,
     PageLimit,
-    after_id,
     after_number,
     since,
     until,
@@ -63,7 +63,7 @@ async def list_agents(
     found = await services.agents.list(
         caller,
         limit=limit,
-        after=after_id(page, "agent"),
+        after=id_cursor(page, "agent"),
         include_archived=include_archived,
         created_from=since(None, created_gte),
         created_to=until(None, created_lte),

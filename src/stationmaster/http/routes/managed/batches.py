@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from stationmaster.batches import Batch, Item
 from stationmaster.batches.batches import PREFIXES, SCOPE
 from stationmaster.batches.intake import MAX_REQUESTS, read_message_batch
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.guard import media_type_of
 from stationmaster.http.once import MAX_BATCH_BYTES
@@ -20,7 +21,7 @@ from stationmaster.http.shapes.managed.batch import MessageBatch, MessageBatchPa
 from stationmaster.http.shapes.managed.terms import Deleted
 from stationmaster.http.spool import spooled
 from stationmaster.kernel.clock import Millis, iso
-from stationmaster.kernel.errors import Invalid, NotFound
+from stationmaster.kernel.errors import Invalid
 from stationmaster.kernel.ids import check_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.providers.headers import to_provider
@@ -72,8 +73,8 @@ async def list_message_batches(
         caller,
         ["messages"],
         limit=limit,
-        after=_cursor(after_id, "after_id"),
-        before=_cursor(before_id, "before_id"),
+        after=id_cursor(after_id, PREFIX, "after_id"),
+        before=id_cursor(before_id, PREFIX, "before_id"),
     )
     data = [_view(item) for item in found.items]
     return MessageBatchPage(
@@ -82,15 +83,6 @@ async def list_message_batches(
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
     )
-
-
-def _cursor(given: str | None, param: str) -> str | None:
-    if not given:
-        return None
-    try:
-        return check_id(given, PREFIX)
-    except NotFound:
-        raise Invalid(f"{param} is not the id of a batch.", param=param) from None
 
 
 async def get_message_batch(batch_id: BatchId, services: Given, caller: Caller) -> MessageBatch:

@@ -4,14 +4,9 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path
 
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
-from stationmaster.http.routes.managed.query import (
-    PAGE_SIZE,
-    Archived,
-    LongLimit,
-    PageCursor,
-    after_id,
-)
+from stationmaster.http.routes.managed.query import PAGE_SIZE, Archived, LongLimit, PageCursor
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.shapes.managed.environment import (
     Environment,
@@ -59,7 +54,7 @@ async def list_environments(
 ) -> EnvironmentPage:
     """The project's environments, newest first."""
     found = await services.environments.list(
-        caller, limit=limit, after=after_id(page, "env"), include_archived=include_archived
+        caller, limit=limit, after=id_cursor(page, "env"), include_archived=include_archived
     )
     return EnvironmentPage(data=[_view(item) for item in found.items], next_page=found.next_cursor)
 

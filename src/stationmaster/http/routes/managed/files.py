@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from stationmaster.files import StoredFile
 from stationmaster.files.files import NewFile
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.downloads import stored_file
 from stationmaster.http.guard import media_type_of
-from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor, after_id
+from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.shapes.managed.file import File, FilePage, FileScope
 from stationmaster.http.shapes.managed.terms import Deleted
@@ -82,7 +83,7 @@ async def list_files(
     scope_id: ScopeId = None,
 ) -> FilePage:
     """The project's files, newest first. With `ids`, those of them that there are."""
-    after = after_id(page, "file")
+    after = id_cursor(page, "file")
     wanted = None if ids is None else sorted(set(ids))
     if wanted is not None and (limit is not None or page is not None):
         raise Invalid("ids goes without limit and page.", param="ids")

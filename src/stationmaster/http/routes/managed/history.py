@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stationmaster.events.pages import PAGE_BYTES
+from stationmaster.http.cursors import bad_cursor
 from stationmaster.http.routes.managed.event_view import event_view
-from stationmaster.http.routes.managed.query import after_number, bad_page
+from stationmaster.http.routes.managed.query import after_number
 from stationmaster.http.shapes.managed.event import SessionEventPage
 from stationmaster.kernel.clock import Millis
 from stationmaster.sessions.session import SessionEvent
@@ -56,7 +57,7 @@ async def page_of(
     """
     cursor = after_number(wanted.page)
     if cursor is not None and cursor > head + 1:
-        raise bad_page()
+        raise bad_cursor()
     if wanted.order == "asc":
         return await _forwards(read, head, cursor or 0, wanted, view=view)
     return await _backwards(read, head + 1 if cursor is None else cursor, wanted, view=view)

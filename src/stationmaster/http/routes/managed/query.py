@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Query
 
+from stationmaster.http.cursors import bad_cursor
 from stationmaster.kernel.clock import Millis
-from stationmaster.kernel.errors import Invalid, NotFound
-from stationmaster.kernel.ids import check_id
+from stationmaster.kernel.errors import Invalid
 
 PAGE_SIZE = 20
 
@@ -25,28 +25,13 @@ CreatedLt = Annotated[str | None, Query(alias="created_at[lt]", max_length=64, d
 CreatedLte = Annotated[str | None, Query(alias="created_at[lte]", max_length=64, description=_AT)]
 
 
-def after_id(page: str | None, prefix: str) -> str | None:
-    """The cursor of a list that goes by ids. Raises `Invalid` where it is none."""
-    if not page:
-        return None
-    try:
-        return check_id(page, prefix)
-    except NotFound:
-        raise bad_page() from None
-
-
 def after_number(page: str | None) -> int | None:
     """The cursor of a list that goes by numbers. Raises `Invalid` where it is none."""
     if not page:
         return None
     if not (page.isascii() and page.isdigit() and len(page) <= 16):
-        raise bad_page()
+        raise bad_cursor()
     return int(page)
-
-
-def bad_page() -> Invalid:
-    """The refusal of a cursor that never was one."""
-    return Invalid("page is not a cursor of this list.", code="invalid_cursor", param="page")
 
 
 def millis(text: str | None, param: str, *, add: int = 0) -> Millis | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, Path, Query, Request
 
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.event_view import cache_creation
 from stationmaster.http.routes.managed.incoming import inputs_of, unsupported
@@ -17,7 +18,6 @@ from stationmaster.http.routes.managed.query import (
     CreatedLte,
     LongLimit,
     PageCursor,
-    after_id,
     since,
     until,
 )
@@ -109,7 +109,7 @@ async def list_sessions(
         include_archived=include_archived,
         order=order,
     )
-    after = after_id(page, "sesn")
+    after = id_cursor(page, "sesn")
     if deployment_id or memory_store_id:
         caller.require("read:sessions")
         return SessionPage(data=[], next_page=None)

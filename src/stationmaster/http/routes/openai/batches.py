@@ -9,8 +9,8 @@ from stationmaster.batches import Batch
 from stationmaster.batches.batch import NewRequest, Operation
 from stationmaster.batches.batches import PREFIXES, SCOPE
 from stationmaster.batches.intake import read_batch_file
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
-from stationmaster.http.routes.openai.files import cursor
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import (
     OpenAIBatch,
@@ -78,7 +78,7 @@ async def list_openai_batches(
 ) -> OpenAIBatchPage:
     """The project's batches, newest first."""
     found = await services.batches.list(
-        caller, list(_OPERATIONS.values()), limit=limit, after=cursor(after, PREFIX)
+        caller, list(_OPERATIONS.values()), limit=limit, after=id_cursor(after, PREFIX, "after")
     )
     data = [_view(item) for item in found.items]
     return OpenAIBatchPage(

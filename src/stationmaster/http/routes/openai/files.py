@@ -9,14 +9,14 @@ from starlette.responses import Response
 
 from stationmaster.files import StoredFile
 from stationmaster.files.files import NewFile
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.downloads import stored_file
 from stationmaster.http.guard import media_type_of
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import OpenAIDeleted, OpenAIFile, OpenAIFilePage
 from stationmaster.http.uploads import FORM, received_parts
-from stationmaster.kernel.errors import Invalid, NotFound
-from stationmaster.kernel.ids import check_id
+from stationmaster.kernel.errors import Invalid
 
 HERE = "/v1/files"
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
@@ -81,7 +81,7 @@ async def list_openai_files(
     """The project's files, newest first."""
     del order  # there is no other
     found = await services.stored_files.list(
-        caller, limit=min(limit, 1000), after=cursor(after, "file"), purpose=purpose
+        caller, limit=min(limit, 1000), after=id_cursor(after, "file", "after"), purpose=purpose
     )
     data = [_view(item) for item in found.items]
     return OpenAIFilePage(
@@ -90,16 +90,6 @@ async def list_openai_files(
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
     )
-
-
-def cursor(given: str | None, prefix: str) -> str | None:
-    """The id after which a page begins. Raises `Invalid` where it is none."""
-    if not given:
-        return None
-    try:
-        return check_id(given, prefix)
-    except NotFound:
-        raise Invalid("after is not an id of this list.", param="after") from None
 
 
 async def get_openai_file(file_id: FileId, services: Given, caller: Caller) -> OpenAIFile:

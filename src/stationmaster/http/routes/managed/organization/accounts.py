@@ -7,6 +7,7 @@ from fastapi import FastAPI, Path
 from stationmaster.access.members import Member
 from stationmaster.access.paging import Slice, Window
 from stationmaster.access.service_accounts import ServiceAccount as Account
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.organization.words import (
     ACCOUNT_ROLES,
@@ -18,7 +19,7 @@ from stationmaster.http.routes.managed.organization.words import (
     moment,
     workspace_role_of,
 )
-from stationmaster.http.routes.managed.query import Archived, PageCursor, after_id
+from stationmaster.http.routes.managed.query import Archived, PageCursor
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.shapes.organization import (
     AccountWorkspaceAdd,
@@ -61,7 +62,7 @@ async def list_service_accounts(
 ) -> ServiceAccountPage:
     """The organisation's service accounts, newest first."""
     found = await services.directory.service_accounts.list(
-        caller, Window(limit, after_id(page, "svac")), archived=include_archived
+        caller, Window(limit, id_cursor(page, "svac")), archived=include_archived
     )
     return ServiceAccountPage(
         data=[_account(account) for account in found.items],
@@ -108,7 +109,7 @@ async def list_service_account_workspaces(
 ) -> ServiceAccountMemberPage:
     """The projects that a service account is in."""
     found = await services.directory.members.of_account(
-        caller, service_account_id, limit=limit, after=after_id(page, "proj")
+        caller, service_account_id, limit=limit, after=id_cursor(page, "proj")
     )
     return _page(found, found.items[-1].project_id if found.has_more else None)
 
@@ -156,7 +157,7 @@ async def list_workspace_service_accounts(
     page: PageCursor = None,
 ) -> ServiceAccountMemberPage:
     """The service accounts in a project by a membership."""
-    part = Window(limit, after_id(page, "svac"))
+    part = Window(limit, id_cursor(page, "svac"))
     found = await services.directory.members.list(caller, "service_account", workspace_id, part)
     return _page(found, found.items[-1].member_id if found.has_more else None)
 

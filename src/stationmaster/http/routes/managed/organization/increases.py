@@ -7,6 +7,7 @@ from fastapi import FastAPI, Path, Query
 
 from stationmaster.access.people import User
 from stationmaster.budgets import SpendRequest
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.organization.reports import PER_CENT
 from stationmaster.http.routes.managed.organization.spending import (
@@ -18,7 +19,7 @@ from stationmaster.http.routes.managed.organization.spending import (
     view_of,
 )
 from stationmaster.http.routes.managed.organization.words import moment
-from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor, PageLimit, after_id
+from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor, PageLimit
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.spending import (
@@ -67,7 +68,7 @@ async def list_increase_requests(
     found = await services.spend_requests.list(
         caller,
         limit=limit,
-        after=after_id(page, "slir"),
+        after=id_cursor(page, "slir"),
         user_ids=actor_ids,
         statuses=status,
     )

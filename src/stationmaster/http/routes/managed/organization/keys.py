@@ -7,6 +7,7 @@ from fastapi import FastAPI, Path, Query
 from stationmaster.access import ApiKey, rates
 from stationmaster.access.keys import KeyChange, Sought
 from stationmaster.access.projects import Project, ProjectChange
+from stationmaster.http.cursors import bad_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.organization.words import (
     PAGE_SIZE,
@@ -20,7 +21,7 @@ from stationmaster.http.routes.managed.organization.words import (
     rate_of,
     window,
 )
-from stationmaster.http.routes.managed.query import PageCursor, bad_page
+from stationmaster.http.routes.managed.query import PageCursor
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.organization import (
@@ -191,7 +192,7 @@ def _limits_id(organization_id: str) -> str:
 
 def _one_page(page: str | None) -> None:
     if page:
-        raise bad_page()
+        raise bad_cursor()
 
 
 def _key(key: ApiKey, now: Millis) -> KeyOfAdminApi:

@@ -8,9 +8,10 @@ from stationmaster.access.paging import Window
 from stationmaster.access.people import User
 from stationmaster.budgets.definition import Changes, DefinedBudget, SubjectKind, Terms
 from stationmaster.budgets.totals import Sought
+from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.managed.organization.reports import PER_CENT, cents
-from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor, PageLimit, after_id
+from stationmaster.http.routes.managed.query import PAGE_SIZE, PageCursor, PageLimit
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.organization import Removed
@@ -74,7 +75,7 @@ async def list_spend_limits(
     found = await services.budgets.list(
         caller,
         limit=limit,
-        after=after_id(page, "bud"),
+        after=id_cursor(page, "bud"),
         subject_kind=None if workspace_id is None else "project",
         subject_id=workspace_id,
     )
@@ -107,7 +108,7 @@ async def list_effective_spend_limits(
 ) -> SpendSummaryPage:
     """What holds for each user: a limit of the user's own, else the organisation's."""
     caller.require(SCOPE)
-    found = await services.directory.users.list(caller, Window(limit, after_id(page, "user")))
+    found = await services.directory.users.list(caller, Window(limit, id_cursor(page, "user")))
     above = await limits_of(services, caller, "organization", caller.owner.organization_id)
     rows = []
     for user in found.items:
