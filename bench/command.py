@@ -23,18 +23,29 @@ class Plan:
     quick: bool
     rounds: int
     progress: Progress
+    rows: int | None = None  # as asked for by --rows, where a benchmark has that
 
 
 Measure = Callable[[Plan], list[Figure]]
 
 
-def run(name: str, description: str, measure: Measure, argv: Sequence[str] | None = None) -> int:
-    """Parse the options, measure, print; return the exit status."""
-    options = _parse(name, description, argv)
+def run(
+    name: str,
+    description: str,
+    measure: Measure,
+    argv: Sequence[str] | None = None,
+    *,
+    rows: str | None = None,
+) -> int:
+    """Parse the options, measure, print; return the exit status.
+
+    `rows` says what --rows counts; without it there is no such option.
+    """
+    options = _parse(name, description, argv, rows)
     progress = Progress(name)
     rounds = options.rounds or (3 if options.quick else 5)
     try:
-        figures = measure(Plan(options.quick, rounds, progress))
+        figures = measure(Plan(options.quick, rounds, progress, options.rows))
     except MissingProgramError as error:
         progress.clear()
         print(f"bench.{name}: {error}", file=sys.stderr)
@@ -47,7 +58,9 @@ def run(name: str, description: str, measure: Measure, argv: Sequence[str] | Non
     return 0
 
 
-def _parse(name: str, description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(
+    name: str, description: str, argv: Sequence[str] | None, rows: str | None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m bench.{name}",
         description=description,
@@ -56,6 +69,9 @@ def _parse(name: str, description: str, argv: Sequence[str] | None) -> argparse.
     parser.add_argument("--quick", action="store_true", help="a short run; the ratios are rougher")
     parser.add_argument("--rounds", type=_positive, help="interleaved rounds (5, quick 3)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(rows=None)
+    if rows is not None:
+        parser.add_argument("--rows", type=_positive, help=rows)
     return parser.parse_args(argv)
 
 

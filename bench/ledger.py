@@ -2,14 +2,13 @@
 
 Both ledgers have the same keys and models, all of it within one month, and their roll-ups. Also
 the proof of the whole ledger, lines a second, against a bare `SELECT` of the same columns. On
-SQLite and on PostgreSQL (fsync on). 10 million lines, with --quick 200,000, or
-BENCH_LEDGER_LINES. Needs PostgreSQL's programs, and some 10 GB of disk.
+SQLite and on PostgreSQL (fsync on). Needs PostgreSQL's programs, and for each million lines some
+GB of disk.
 """
 
 import asyncio
 import itertools
 import logging
-import os
 import random
 import sys
 import tempfile
@@ -71,7 +70,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 
 async def _measure(plan: Plan, kind: str, small: str, large: str) -> list[Figure]:
-    lines = int(os.environ.get("BENCH_LEDGER_LINES") or (QUICK if plan.quick else LARGE))
+    lines = plan.rows or (QUICK if plan.quick else LARGE)
     databases = []
     try:
         for url, size in ((small, SMALL), (large, lines)):
@@ -201,4 +200,5 @@ def _lines(size: int) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(run("ledger", __doc__ or "", measure))
+    rows = f"lines of the large ledger ({LARGE:,}, quick {QUICK:,})"
+    sys.exit(run("ledger", __doc__ or "", measure, rows=rows))
