@@ -48,7 +48,9 @@ def definitions(core: Core, runs: Runs) -> Definitions:
 
 def requests(core: Core, definitions: Definitions) -> SpendRequests:
     """The verbs on requests for a higher spend limit."""
-    return SpendRequests(core.database, core.clock, definitions, recorder=core.record.audit)
+    return SpendRequests(
+        core.database, core.clock, definitions, events=core.events, recorder=core.record.audit
+    )
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
     pending ──approve──▶ approved   the limit is set in the same transaction
        └─────deny──────▶ denied
 
-A user has one pending request for a period at most.
+A user has one pending request for a period at most. Each step is an event in the organisation's
+stream `spend_requests:ORGANIZATION`, written in the step's own transaction.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from stationmaster.budgets.definition import (
     check_terms,
 )
 from stationmaster.budgets.tables import budgets, spend_requests
+from stationmaster.events import EventLog, NewEvent
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.kernel.errors import Conflict, Invalid, NotFound
 from stationmaster.kernel.ids import check_id, new_id
@@ -64,11 +66,14 @@ class SpendRequests:
         clock: Clock,
         definitions: Definitions,
         *,
+        events: EventLog,
         recorder: Recorder = SILENT,
     ) -> None:
+        """`events` is the book that each step is written into."""
         self._database = database
         self._clock = clock
         self._definitions = definitions
+        self._events = events
         self._recorder = recorder
 
     async def ask(self, principal: Principal, period: Period) -> SpendRequest:
@@ -101,6 +106,7 @@ class SpendRequests:
                 raise Conflict("The request before was resolved just now.", code="request_resolved")
             if row.id == values["id"]:
                 self._recorder.record(tx, actor, "spend_request.create", target=row.id)
+                self._tell(tx, principal, _of(row))
             return _of(row)
 
         return await self._database.write(verb)
@@ -166,7 +172,9 @@ class SpendRequests:
                 raise _resolved(found)
             terms = Terms("user", found.user_id, "usd", amount, period=period or found.period)
             budget = self._set(tx, principal, actor, terms)
-            return self._resolve(tx, principal, actor, found, "approved"), budget
+            done = self._resolve(tx, principal, actor, found, "approved")
+            self._tell(tx, principal, done, budget)
+            return done, budget
 
         return await self._database.write(verb)
 
@@ -181,7 +189,9 @@ class SpendRequests:
                 raise _resolved(found)
             if found.status == "denied":
                 return found
-            return self._resolve(tx, principal, actor, found, "denied")
+            done = self._resolve(tx, principal, actor, found, "denied")
+            self._tell(tx, principal, done)
+            return done
 
         return await self._database.write(verb)
 
@@ -226,12 +236,39 @@ class SpendRequests:
         self._recorder.record(tx, actor, action, target=found.id)
         return _lock(tx, principal, found.id)
 
+    def _tell(
+        self,
+        tx: Transaction,
+        principal: Principal,
+        found: SpendRequest,
+        budget: DefinedBudget | None = None,
+    ) -> None:
+        stream = stream_of(principal.owner.organization_id)
+        self._events.ensure(tx, stream, "spend_requests", principal.owner)
+        data: dict[str, Any] = {
+            "request_id": found.id,
+            "user_id": found.user_id,
+            "period": found.period,
+            "status": found.status,
+            "resolved_by": found.resolved_by,
+        }
+        if budget is not None:
+            granted = budget.terms
+            data |= {"budget": {"id": budget.id, "limit": granted.limit, "period": granted.period}}
+        what = "created" if found.status == "pending" else found.status
+        self._events.append(tx, stream, [NewEvent(f"spend_request.{what}", data)])
+
     async def sweep(self) -> int:
         """Delete what was resolved long ago; return how many. Raises `Unavailable`."""
         old = delete(spend_requests).where(
             spend_requests.c.resolved_at < self._clock.now() - KEPT_MS
         )
         return await self._database.write(lambda tx: int(tx.execute(old).rowcount))
+
+
+def stream_of(organization_id: str) -> str:
+    """The stream of an organisation's requests."""
+    return f"spend_requests:{organization_id}"
 
 
 def _require(principal: Principal, *scopes: str) -> None:

@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from stationmaster.budgets import Definitions, SpendRequests, Terms
-from stationmaster.budgets.requests import KEPT_MS
+from stationmaster.budgets.requests import KEPT_MS, stream_of
 from stationmaster.budgets.tables import budgets as table
+from stationmaster.events import EventLog
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.errors import Conflict, Denied, Invalid, NotFound
 from stationmaster.kernel.principal import Owner, Principal
+from stationmaster.live.bus import MemoryBus
 from stationmaster.storage import Database
 from tests.support.databases import Databases
 
@@ -24,8 +26,18 @@ UNKNOWN = "slir_01jd3k00000000000000000000"
 
 
 @pytest.fixture
-def requests(database: Database, clock: ManualClock, definitions: Definitions) -> SpendRequests:
-    return SpendRequests(database, clock, definitions)
+def requests(
+    database: Database, clock: ManualClock, definitions: Definitions, events: EventLog
+) -> SpendRequests:
+    return SpendRequests(database, clock, definitions, events=events)
+
+
+def server(
+    databases: Databases, url: str, clock: ManualClock, definitions: Definitions
+) -> SpendRequests:
+    database = databases.open(url)
+    events = EventLog(database, MemoryBus(), clock)
+    return SpendRequests(database, clock, definitions, events=events)
 
 
 async def test_asking_twice_is_asking_once(requests: SpendRequests) -> None:
@@ -42,7 +54,7 @@ async def test_at_the_same_time_too(
     databases: Databases, clock: ManualClock, definitions: Definitions
 ) -> None:
     url = databases.url()
-    servers = [SpendRequests(databases.open(url), clock, definitions) for _ in range(2)]
+    servers = [server(databases, url, clock, definitions) for _ in range(2)]
     asked = await asyncio.gather(*(server.ask(ADA, "week") for server in servers * 8))
     assert len(set(asked)) == 1
 
@@ -110,7 +122,7 @@ async def test_of_two_who_decide_at_once_one_does(
     databases: Databases, clock: ManualClock, definitions: Definitions
 ) -> None:
     url = databases.url()
-    servers = [SpendRequests(databases.open(url), clock, definitions) for _ in range(2)]
+    servers = [server(databases, url, clock, definitions) for _ in range(2)]
     asked = await servers[0].ask(ADA, "month")
     told = await asyncio.gather(
         *(server.approve(ADMIN, asked.id, DOLLAR) for server in servers), return_exceptions=True
@@ -191,3 +203,46 @@ async def test_what_was_decided_long_ago_goes(requests: SpendRequests, clock: Ma
     assert (await requests.list(ADMIN, limit=10)).items == [waiting]
     with pytest.raises(NotFound):
         await requests.get(ADMIN, decided.id)
+
+
+async def test_each_step_is_in_the_book_once(requests: SpendRequests, events: EventLog) -> None:
+    asked = await requests.ask(ADA, "month")
+    await requests.ask(ADA, "month")  # is the one before
+    with pytest.raises(Invalid):
+        await requests.approve(ADMIN, asked.id, -1)
+    _, budget = await requests.approve(ADMIN, asked.id, DOLLAR, period="week")
+    other = await requests.ask(BOB, "day")
+    await requests.deny(ADMIN, other.id)
+    await requests.deny(ADMIN, other.id)
+    told = await events.read(stream_of(OWNER.organization_id), after=0, limit=10)
+    assert [(each.type, each.data["request_id"], each.data["status"]) for each in told] == [
+        ("spend_request.created", asked.id, "pending"),
+        ("spend_request.approved", asked.id, "approved"),
+        ("spend_request.created", other.id, "pending"),
+        ("spend_request.denied", other.id, "denied"),
+    ]
+    assert told[0].data["user_id"] == "user_ada"
+    assert told[0].data["resolved_by"] is None
+    assert told[1].data["resolved_by"] == "key_a"
+    granted = {"id": budget.id, "limit": DOLLAR, "period": "week"}
+    assert told[1].data["budget"] == granted
+    assert await events.owner_of(told[0].stream_id, "spend_requests") == OWNER
+
+
+async def test_what_the_book_does_not_take_has_not_happened(
+    requests: SpendRequests, events: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await requests.ask(ADA, "month")
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("no room in the book")
+
+    monkeypatch.setattr(events, "append", full)
+    for step in (
+        requests.ask(BOB, "month"),
+        requests.approve(ADMIN, asked.id, DOLLAR),
+        requests.deny(ADMIN, asked.id),
+    ):
+        with pytest.raises(RuntimeError):
+            await step
+    assert (await requests.list(ADMIN, limit=10)).items == [asked]
