@@ -8,6 +8,7 @@
 | failures to sign in | when they no longer count |
 | sign-ins that were begun at an identity provider | when they have expired |
 | tokens of runs that were revoked | a day later |
+| tokens of a server that died, free of any run | a day after they were made |
 | invites | 90 days after they ended |
 | keys of `user-login` that were replaced | 90 days later |
 
@@ -28,6 +29,7 @@ from stationmaster.access.tables import (
     sign_ins,
     socket_tickets,
 )
+from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.storage import Database, Transaction
 
@@ -40,14 +42,17 @@ BATCH = 1_000  # rows in one transaction: others wait for it on SQLite
 class Purge:
     """Deletes what is over."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, instances: Instances) -> None:
+        """`instances` knows which servers may still use the tokens that they have issued."""
         self._database = database
         self._clock = clock
+        self._instances = instances
 
     async def run(self) -> int:
         """Delete all that is over; return how many rows. Raises `Unavailable`. Idempotent."""
         gone, now = 0, self._clock.now()
-        for table, over in _over(now):
+        listed = await self._instances.listed()
+        for table, over in _over(now, listed):
             while deleted := await self._some(table, over):
                 gone += deleted
                 if deleted < BATCH:
@@ -70,7 +75,7 @@ class Purge:
         return await self._database.write(verb)
 
 
-def _over(now: Millis) -> list[tuple[Table, ColumnElement[bool]]]:
+def _over(now: Millis, listed: list[str]) -> list[tuple[Table, ColumnElement[bool]]]:
     ended = func.coalesce(invites.c.deleted_at, invites.c.accepted_at, invites.c.expires_at)
     return [
         (socket_tickets, socket_tickets.c.expires_at < now),
@@ -79,6 +84,13 @@ def _over(now: Millis) -> list[tuple[Table, ColumnElement[bool]]]:
         (sign_in_failures, sign_in_failures.c.failed_at < now - round(FORGET_S * 1000)),
         (oidc_attempts, oidc_attempts.c.expires_at < now),
         (run_tokens, run_tokens.c.revoked_at < now - TOKENS_KEPT_MS),
+        (
+            run_tokens,
+            # A run that goes on elsewhere has taken its rights along; its end takes them from all.
+            run_tokens.c.run_id.is_(None)
+            & (run_tokens.c.created_at < now - TOKENS_KEPT_MS)
+            & func.coalesce(run_tokens.c.instance_id, "").not_in(listed),
+        ),
         (invites, ended < now - ENDED_KEPT_MS),
         (
             api_keys,

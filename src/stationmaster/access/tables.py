@@ -172,6 +172,8 @@ run_tokens = Table(
     Column("organization_id", String(64)),
     Column("project_id", String(64)),
     Column("key_id", String(64)),
+    # The server that issued it, which alone uses it. Empty: of a version that did not say.
+    Column("instance_id", String(64)),
     Column("revoked_at", BigInteger),
     Index("ix_run_tokens_run_id", "run_id"),
     Index("ix_run_tokens_revoked_at", "revoked_at"),

@@ -38,9 +38,18 @@ class RunTokens:
     """
 
     def __init__(
-        self, hasher: Hasher, clock: Clock, *, forget: Callable[[list[str]], None]
+        self,
+        hasher: Hasher,
+        clock: Clock,
+        *,
+        forget: Callable[[list[str]], None],
+        instance_id: str | None = None,
     ) -> None:
-        """`forget` is the resolver's, and takes hashes."""
+        """`forget` is the resolver's, and takes hashes.
+
+        `instance_id` names this process: its tokens are purged once it is dead.
+        """
+        self._instance_id = instance_id
         self._hasher = hasher
         self._clock = clock
         self._forget = forget
@@ -54,6 +63,7 @@ class RunTokens:
                 "id": token_id,
                 "hash": self._hasher.digest(secret),
                 "created_at": self._clock.now(),
+                "instance_id": self._instance_id,
             },
         )
         return token_id, secret

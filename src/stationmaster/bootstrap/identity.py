@@ -25,6 +25,7 @@ from stationmaster.access.signin import SignIns
 from stationmaster.access.tickets import Tickets
 from stationmaster.audit import Actor, Audit, Chains, Keyring, Refusals
 from stationmaster.http.security import DoorOptions
+from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.settings import Settings
@@ -104,6 +105,7 @@ async def signed_in(
     clock: Clock,
     resolver: Resolver,
     record: OnRecord,
+    instances: Instances,
 ) -> SignedIn:
     """Let people sign in; the resolver takes their tokens from then on."""
     directory = Directory.of(
@@ -164,7 +166,7 @@ async def signed_in(
         sign_ins=sign_ins,
         signing_keys=keys,
         oidc=oidc,
-        purge=Purge(database, clock),
+        purge=Purge(database, clock, instances),
         tickets=Tickets(database, hasher, clock, resolver),
     )
 

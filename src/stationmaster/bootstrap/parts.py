@@ -88,7 +88,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     instances = Instances(database, clock, lease=settings.lease_time)
     last_use = LastUse(database, clock)
     resolver = Resolver(database, hasher, clock, last_use=last_use)
-    tokens = RunTokens(hasher, clock, forget=resolver.forget)
+    tokens = RunTokens(hasher, clock, forget=resolver.forget, instance_id=instances.id)
     events = EventLog(
         database,
         bus,
@@ -122,6 +122,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
             clock=clock,
             resolver=resolver,
             record=record,
+            instances=instances,
         ),
         metrics=metrics,
         instances=instances,

@@ -33,7 +33,8 @@ class Meter(Protocol):
 
         A refusal with `final` is written down, so that a run can tell why it was stopped, unless
         it is `passing`; a refusal without is only an answer (the caller will try with less).
-        Raises `Unavailable` where the store is away: without a hold nothing may be spent.
+        Raises `Unavailable` where the store is away: without a hold nothing may be spent; and
+        `Unauthenticated` for a credential that was good when the call began and is not any more.
         """
         ...
 

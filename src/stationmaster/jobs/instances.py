@@ -53,6 +53,13 @@ class Instances:
             )
         )
 
+    async def listed(self) -> list[str]:
+        """All that have not been struck off: those that live, and this one in any case."""
+        found = await self._database.read(
+            lambda tx: list(tx.execute(select(instances.c.id)).scalars())
+        )
+        return sorted({*found, self.id})
+
     def is_alive(self, tx: Transaction, instance_id: str) -> bool:
         """Whether an instance holds its lease. This one does for as long as it asks."""
         lease = select(instances.c.id).where(

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-HEAD = "0011"
+HEAD = "0012"
 LOCK_ID = 7_302_517_311  # any number that no other program takes as its advisory lock
 CONNECT_TIMEOUT_S = 10
 

@@ -12,11 +12,13 @@ from stationmaster.access.jwt_keys import SigningKeys
 from stationmaster.access.jwt_tokens import AccessTokens
 from stationmaster.access.lockout import Lockout
 from stationmaster.access.passwords import Passwords
+from stationmaster.access.purge import Purge
 from stationmaster.access.refresh import Families
 from stationmaster.access.secret import Hasher
 from stationmaster.access.signin import SignIns
 from stationmaster.access.tables import organizations, projects, users
 from stationmaster.audit import Audit, Chains, Entry, Keyring, Sought
+from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Owner, Principal
@@ -44,6 +46,10 @@ class Station:
     audit: Audit
     chains: Chains
     sign_ins: SignIns
+
+    def purge(self) -> Purge:
+        """What deletes what has had its time, on a server of its own."""
+        return Purge(self.database, self.clock, Instances(self.database, self.clock, lease=30.0))
 
     async def user(
         self,

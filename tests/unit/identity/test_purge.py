@@ -7,7 +7,7 @@ from sqlalchemy import Table, insert, select
 
 from stationmaster.access import purge as module
 from stationmaster.access.clients import SOURCE
-from stationmaster.access.purge import DAY_MS, Purge
+from stationmaster.access.purge import DAY_MS
 from stationmaster.access.tables import (
     api_keys,
     invites,
@@ -18,10 +18,13 @@ from stationmaster.access.tables import (
     sign_ins,
     socket_tickets,
 )
+from stationmaster.jobs.tables import instances
 from tests.unit.identity.conftest import Station
 
 NOW = 1_000 * DAY_MS
 HOUR_MS = DAY_MS // 24
+LIVING = "ins_living"
+NOBODYS = {"instance_id": LIVING, "run_id": None}
 
 
 def key(name: str, revoked_at: int | None, source: str = SOURCE) -> dict[str, Any]:
@@ -67,8 +70,9 @@ def refresh(name: str, sign_in_id: str, expires_at: int) -> dict[str, Any]:
     return {"hash": name, "sign_in_id": sign_in_id, "created_at": 1, "expires_at": expires_at}
 
 
-def token(name: str, revoked_at: int | None) -> dict[str, Any]:
-    return {"id": name, "hash": name, "created_at": 1, "revoked_at": revoked_at}
+def token(name: str, revoked_at: int | None = None, **values: Any) -> dict[str, Any]:
+    row = {"id": name, "hash": name, "created_at": 1, "revoked_at": revoked_at, **NOBODYS}
+    return {**row, **values}
 
 
 def ticket(name: str, expires_at: int) -> dict[str, Any]:
@@ -95,8 +99,13 @@ ROWS: dict[Table, list[dict[str, Any]]] = {
     oidc_attempts: [attempt("kept", NOW), attempt("gone", NOW - 1)],
     run_tokens: [
         token("kept", NOW - DAY_MS),
-        token("kept free", None),
+        token("kept free"),
         token("gone", NOW - DAY_MS - 1),
+        # Of a server that died, or of a version that did not write down whose it is.
+        token("gone orphan", instance_id="ins_dead"),
+        token("gone unknown", instance_id=None),
+        token("kept young", instance_id="ins_dead", created_at=NOW - DAY_MS),
+        token("kept at work", instance_id="ins_dead", run_id="run_1"),
     ],
     invites: [
         invite("kept", NOW - 90 * DAY_MS),
@@ -125,12 +134,14 @@ async def test_what_is_over_goes(
 ) -> None:
     monkeypatch.setattr(module, "BATCH", batch)
     station.clock.advance((NOW - station.clock.now()) / 1000)
+    living = {"id": LIVING, "started_at": 1, "lease_until": 1}  # late, and not yet given up
+    await station.database.write(lambda tx: tx.execute(insert(instances), living))
     for table, rows in ROWS.items():
         for row in rows:
             await station.database.write(
                 lambda tx, table=table, row=row: tx.execute(insert(table), row)  # type: ignore[misc]
             )
-    purge = Purge(station.database, station.clock)
+    purge = station.purge()
     assert await purge.run() > 0
     for table, rows in ROWS.items():
         column = next(iter(table.primary_key.columns)).name

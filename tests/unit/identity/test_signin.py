@@ -10,7 +10,6 @@ from sqlalchemy import select
 
 from stationmaster.access.lockout import FREE_OF_ADDRESS, FREE_OF_NAME, MAX_LOCK_S
 from stationmaster.access.passwords import MAX_WAITING, Passwords, check_password
-from stationmaster.access.purge import Purge
 from stationmaster.access.secret import Hasher
 from stationmaster.access.signin import Grant
 from stationmaster.access.tables import refresh_tokens, sign_in_failures, sign_ins
@@ -236,7 +235,7 @@ async def test_what_has_expired_is_swept_and_nothing_else(station: Station) -> N
     station.clock.advance(10 * DAY)
     live = await sign_in(station)
     station.clock.advance(21 * DAY)
-    await Purge(station.database, station.clock).run()
+    await station.purge().run()
 
     for table in (sign_ins, refresh_tokens):
         rows = await station.database.read(
@@ -316,7 +315,7 @@ async def test_failures_are_forgotten_in_time(station: Station) -> None:
         with pytest.raises(Unauthenticated):
             await sign_in(station, "wrong password here")
     station.clock.advance(HOUR + 1)
-    await Purge(station.database, station.clock).run()
+    await station.purge().run()
     left = await station.database.read(lambda tx: tx.execute(select(sign_in_failures)).all())
     assert left == []
 

@@ -82,3 +82,15 @@ async def test_who_leaves_is_not_dead(
     clock.advance(LEASE + 1)
     assert await b.dead() == []
     assert not await a.renew()
+
+
+async def test_listed_are_all_but_the_buried_and_who_asks(
+    database: Database, pair: tuple[Instances, Instances], clock: ManualClock
+) -> None:
+    a, b = pair
+    await a.register()
+    assert await b.listed() == sorted([a.id, b.id])
+    clock.advance(LEASE + 1)
+    assert await b.listed() == sorted([a.id, b.id])  # nobody has struck it off yet
+    assert await _bury(database, b, a.id)
+    assert await b.listed() == [b.id]
