@@ -25,9 +25,6 @@ log = structlog.get_logger(__name__)
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """A reply that is not streamed is read whole before it is passed on; none is as large."""
 
-TOKENS_PER_SECOND = 400
-"""No model writes faster. Bounds what an unstreamed call wrote until its client went away."""
-
 EVENT_STREAM = "text/event-stream"
 IGNORED_HEADER = "x-stationmaster-ignored"
 MAX_IGNORED = 20
@@ -224,8 +221,10 @@ class Attempt:
         if not self._sent:
             return _NOTHING
         if self._scanner is None:
-            written = 0 if self.stream else self._elapsed_ms() * TOKENS_PER_SECOND // 1000
-            return self._estimated(written * BYTES_PER_TOKEN)
+            # What is not streamed may have been written to its end before a byte of it came: no
+            # model's speed bounds it from above, only its length does.
+            begun = self._reply is not None or not self.stream
+            return self._estimated(self._admitted.max_tokens * BYTES_PER_TOKEN if begun else 0)
         served = self._scanner.served(max_tokens=self._admitted.max_tokens)
         return served if served.reported else self._estimated(self._scanner.content_bytes)
 
