@@ -227,6 +227,10 @@ class Budgets:
             log.info("Calls were settled late.", calls=settled)
         return settled
 
+    def holders(self, tx: Transaction) -> list[str]:
+        """The instances that have placed the open holds, each once."""
+        return list(tx.execute(select(holds.c.instance_id).distinct()).scalars())
+
     def settle_lost(self, tx: Transaction, instance_id: str) -> int:
         """Bill the open holds of an instance that died, each in full; return how many.
 

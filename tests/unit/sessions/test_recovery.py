@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from stationmaster.agents.base import AgentExited, LaunchSpec
 from stationmaster.agents.scripted import Call, Fail, Say, ScriptedAgent, Step, UseTool
+from stationmaster.budgets.entry import CallContext, Reserved
+from stationmaster.budgets.tables import ledger
 from stationmaster.events import NewEvent
 from stationmaster.jobs.tables import instances
 from stationmaster.kernel.errors import Unavailable
@@ -134,6 +136,48 @@ async def lose(core: Core) -> Core:
     core.clock.advance(LEASE + 1)
     assert await core.claims.take_over(dead.instances.id) == 1
     return dead
+
+
+async def test_what_a_struck_off_server_began_before_it_died_is_found(
+    talk: Talk, core: Core
+) -> None:
+    await core.instances.register()
+    await talk.create(say("one"))
+    late = core.beside()
+    await late.instances.register()
+    core.clock.advance(LEASE + 1)
+    await core.instances.renew()
+    assert await core.claims.take_over(late.instances.id) == 0  # it has nothing yet
+    claim = await late.claims.next()  # and has not heard that it counts as dead
+    assert claim is not None
+    context = CallContext(
+        "call_1", claim.run.owner, claim.run.key_id, None, None, "anthropic", "haiku"
+    )
+    assert isinstance(await late.budgets.reserve(context, 700), Reserved)
+    assert await core.instances.dead() == []
+
+    assert await core.claims.take_over_strays() == 1
+    again = await core.claims.next()
+    assert again is not None
+    assert again.run.id == claim.run.id
+    assert await core.database.read(core.budgets.holders) == []
+    [line] = await core.database.read(
+        lambda tx: tx.execute(select(ledger.c.cost, ledger.c.outcome)).all()
+    )
+    assert tuple(line) == (700, "unknown")
+    assert await core.claims.take_over_strays() == 0
+
+
+async def test_who_is_listed_keeps_what_it_has(talk: Talk, core: Core) -> None:
+    await talk.create(say("one"))
+    other = core.beside()
+    await other.instances.register()
+    assert await other.claims.next() is not None
+    core.clock.advance(LEASE + 1)  # its time is over, and nobody has struck it off yet
+    assert await core.claims.take_over_strays() == 0
+    await talk.create(say("two"))
+    assert await core.claims.next() is not None
+    assert await core.claims.take_over_strays() == 0  # this one is not on the list itself
 
 
 async def test_a_turn_that_takes_every_server_with_it_is_given_up(talk: Talk, core: Core) -> None:

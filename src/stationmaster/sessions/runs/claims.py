@@ -125,20 +125,45 @@ class Claims:
         def verb(tx: Transaction) -> int:
             if not self._instances.bury(tx, instance_id):
                 return 0
-            self._budgets.settle_lost(tx, instance_id)
-            Runner.release(tx, instance_id)
-            ids = list(
-                tx.execute(
-                    select(runs.c.id)
-                    .where(runs.c.instance_id == instance_id, runs.c.state == "running")
-                    .order_by(runs.c.id)
-                ).scalars()
-            )
-            for run_id in ids:
-                self._lose(tx, run_id, "The server that ran this task died.")
-            return len(ids)
+            return self._finish(tx, instance_id)
 
         return await self._database.write(verb)
+
+    async def take_over_strays(self) -> int:
+        """Finish what instances left that nobody lists; return how many runs.
+
+        One that was taken for dead and struck off may go on until it hears of that, and be killed
+        before: then nobody would find what it has begun meanwhile.
+        """
+
+        def holders(tx: Transaction) -> set[str]:
+            at_work = select(runs.c.instance_id).where(runs.c.state == "running").distinct()
+            return {*tx.execute(at_work).scalars(), *self._budgets.holders(tx)}
+
+        # In this order: who enters the list in between was on it before it began anything.
+        found = await self._database.read(holders)
+        strays = sorted(found.difference(await self._instances.listed())) if found else []
+
+        def verb(tx: Transaction, instance_id: str) -> int:
+            if self._instances.is_alive(tx, instance_id):  # it has heard of it
+                return 0
+            return self._finish(tx, instance_id)
+
+        return sum([await self._database.write(partial(verb, instance_id=each)) for each in strays])
+
+    def _finish(self, tx: Transaction, instance_id: str) -> int:
+        self._budgets.settle_lost(tx, instance_id)
+        Runner.release(tx, instance_id)
+        ids = list(
+            tx.execute(
+                select(runs.c.id)
+                .where(runs.c.instance_id == instance_id, runs.c.state == "running")
+                .order_by(runs.c.id)
+            ).scalars()
+        )
+        for run_id in ids:
+            self._lose(tx, run_id, "The server that ran this task died.")
+        return len(ids)
 
     async def end_forgotten(self, known: Collection[str]) -> int:
         """Do the same with the runs that are this instance's but not `known` to it.

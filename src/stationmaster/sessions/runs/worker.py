@@ -196,6 +196,9 @@ class Worker:
             if runs := await self._claims.take_over(instance_id):
                 log.warning("Runs of a dead server were ended.", instance=instance_id, runs=runs)
                 self._doorbell.set()
+        if runs := await self._claims.take_over_strays():
+            log.warning("Runs of servers that nobody knows any more were ended.", runs=runs)
+            self._doorbell.set()
         async with self._claiming:
             if runs := await self._claims.end_forgotten(list(self._running)):
                 log.error("Runs that nobody carried out were ended.", runs=runs)
