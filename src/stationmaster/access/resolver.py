@@ -39,6 +39,9 @@ class Reference:
     claims: Claims | None = None
 
 
+_Find = Callable[[Transaction], standing.Standing | None]
+
+
 class SignedIn(Protocol):
     """Knows the access tokens of people who signed in."""
 
@@ -73,6 +76,7 @@ class Resolver:
         self._clock = clock
         self._cache: OrderedDict[str, _Known] = OrderedDict()
         self._forgotten = 0
+        self._asked: dict[str, asyncio.Task[_Known]] = {}
         self._signed_in: SignedIn | None = None
         self._tags_of: Callable[[str], tuple[str, ...]] = _no_tags
 
@@ -116,8 +120,23 @@ class Resolver:
                 find = partial(self._signed_in.find, claims=claims)
             else:
                 raise Unauthenticated("The access token is not valid.", code="invalid_token")
-            known = await self._look_up(digest, self._cache.get(digest), find)
+            known = await self._ask(digest, find)
         return self._good(known)
+
+    async def _ask(self, digest: str, find: _Find) -> _Known:
+        """Look a credential up, once for all who want to know it now: a busy key has many calls."""
+        task = self._asked.get(digest)
+        if task is None:
+            looking = self._look_up(digest, self._cache.get(digest), find)
+            task = self._asked[digest] = asyncio.create_task(looking, name="credential")
+            task.add_done_callback(partial(self._asked_for, digest))
+        return await asyncio.shield(task)
+
+    def _asked_for(self, digest: str, task: "asyncio.Task[_Known]") -> None:
+        if self._asked.get(digest) is task:
+            del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # seen, should all who wanted to know it have gone
 
     def _digest_of_key(self, secret: str) -> str:
         ours = secret.startswith((KEY_PREFIX, TOKEN_PREFIX))
@@ -145,7 +164,7 @@ class Resolver:
         self,
         digest: str,
         known: _Known | None,
-        find: Callable[[Transaction], standing.Standing | None],
+        find: _Find,
     ) -> _Known:
         now = asyncio.get_running_loop().time()
         forgotten = self._forgotten
@@ -173,6 +192,7 @@ class Resolver:
     def forget(self, digests: list[str]) -> None:
         """Drop what is remembered of these hashes: they were revoked here."""
         self._forgotten += 1
+        self._asked.clear()  # who asks from now on must not hear what was so before
         for digest in digests:
             self._cache.pop(digest, None)
 

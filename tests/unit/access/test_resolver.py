@@ -77,6 +77,59 @@ async def test_a_known_key_is_remembered_for_a_short_time(
     assert reads.count == 2
 
 
+async def test_a_key_that_many_ask_for_at_once_is_looked_up_once(
+    keys: Keys, resolver: Resolver, reads: Reads
+) -> None:
+    await keys.bootstrap(admin="operators-key-0123456789", given=[])
+    asked = [resolver.resolve("operators-key-0123456789") for _ in range(20)]
+    found = await asyncio.gather(*asked)
+    assert len({principal.id for principal in found}) == 1
+    assert reads.count == 1
+
+
+async def test_one_who_goes_takes_no_other_along(
+    keys: Keys, resolver: Resolver, reads: Reads
+) -> None:
+    await keys.bootstrap(admin="operators-key-0123456789", given=[])
+    going, on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        going.set()
+        await on.wait()
+
+    reads.before_answer = wait
+    first = asyncio.create_task(resolver.resolve("operators-key-0123456789"))
+    await going.wait()
+    second = asyncio.create_task(resolver.resolve("operators-key-0123456789"))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait((first,))
+    on.set()
+    assert (await second).kind == "key"
+    assert first.cancelled()
+    assert reads.count == 1
+
+
+async def test_who_asks_after_a_revocation_does_not_hear_what_was_asked_before(
+    keys: Keys, resolver: Resolver, reads: Reads
+) -> None:
+    await keys.bootstrap(admin="operators-key-0123456789", given=[])
+    asked, on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        asked.set()
+        await on.wait()
+
+    reads.before_answer = wait
+    early = asyncio.create_task(resolver.resolve("operators-key-0123456789"))
+    await asked.wait()
+    resolver.forget_all()
+    late = asyncio.create_task(resolver.resolve("operators-key-0123456789"))
+    on.set()
+    assert (await early).kind == (await late).kind == "key"
+    assert reads.count == 2
+
+
 async def test_known_keys_are_believed_for_a_while_when_the_database_is_away(
     keys: Keys, resolver: Resolver, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
