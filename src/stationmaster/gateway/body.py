@@ -26,8 +26,8 @@ class CallBody:
     answering (fallbacks, an advisor). `web_searches` is how many the request allows, None where
     it allows them without a bound. `elsewhere` tells that the prompt names content that it does
     not carry; None where that has not been looked for yet. `escaped` tells that some string is
-    written with `\u`, so that a word not found may be there all the same; `long_lived` that cache
-    entries of an hour are asked for.
+    written with `\u`, so that a word not found may be there all the same; `cached` that the
+    provider is to keep parts of it, `long_lived` that it is to keep them for an hour.
     """
 
     operation: Operation
@@ -42,6 +42,7 @@ class CallBody:
     other_models: tuple[str, ...]
     web_searches: int | None
     escaped: bool
+    cached: bool
     long_lived: bool
     limit: str = "max_tokens"
     choices: int = 1

@@ -12,6 +12,7 @@ MAX_MODEL_LENGTH = 256
 _MEMBER = re.compile(rb'[ \t\r\n]*+("(?:[^"\\\x00-\x1f]++|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+')
 _AFTER = re.compile(rb"[ \t\r\n]*([,}])")
 _OPEN = re.compile(rb"[ \t\r\n]*\{")
+_UNICODE_ESCAPE = re.compile(rb"\\u")
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 # An escape that spells a letter or a slash of a name: no encoder writes them, a trickster may.
 _SPELLED = re.compile(rb"\\u(00(?:2[fF]|[46][1-9a-fA-F]|[57][0-9aA]))")
@@ -41,6 +42,11 @@ def decode(raw: bytes) -> Members:
     except msgspec.DecodeError as error:
         raise Invalid(f"The request body is not valid JSON: {error}.") from None
     return members
+
+
+def escaping(raw: bytes) -> bool:
+    r"""Whether a `\u` is in it. By a pattern, which finds so short a thing in half of the time."""
+    return _UNICODE_ESCAPE.search(raw) is not None
 
 
 def refuse_lone_surrogates(raw: bytes) -> None:

@@ -6,6 +6,7 @@ from stationmaster.gateway.body import MAX_TOKENS_BOUND, CallBody
 from stationmaster.gateway.members import (
     Members,
     decode,
+    escaping,
     locate,
     model_of,
     read,
@@ -47,7 +48,8 @@ def parse_messages(raw: bytes, *, counting: bool = False) -> CallBody:
     """
     # Each search of the whole costs as much as parsing a long prompt: every one is made once.
     members = decode(raw)
-    escaped = b"\\u" in raw
+    escaped = escaping(raw)
+    cached = b'"cache_control"' in raw
     if escaped:
         refuse_lone_surrogates(raw)
     spans = locate(raw, members)
@@ -66,7 +68,8 @@ def parse_messages(raw: bytes, *, counting: bool = False) -> CallBody:
             other_models=_other_models(members, tools),
             web_searches=_web_searches(tools),
             escaped=escaped,
-            long_lived=b'"1h"' in raw,
+            cached=cached,
+            long_lived=(cached or escaped) and b'"1h"' in raw,
         )
     except RecursionError:
         raise Invalid("The request body nests too deep.") from None

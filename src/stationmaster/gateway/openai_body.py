@@ -8,6 +8,7 @@ from stationmaster.gateway.body import MAX_TOKENS_BOUND, CallBody
 from stationmaster.gateway.members import (
     Members,
     decode,
+    escaping,
     locate,
     model_of,
     read,
@@ -58,6 +59,7 @@ def parse_chat(raw: bytes) -> CallBody:
             other_models=(),
             web_searches=1 if "web_search_options" in members else 0,
             escaped=escaped,
+            cached=False,
             long_lived=False,
             limit=limit,
             choices=_choices(members),
@@ -85,6 +87,7 @@ def parse_responses(raw: bytes) -> CallBody:
             other_models=(),
             web_searches=None if b"web_search" in raw or escaped else 0,
             escaped=escaped,
+            cached=False,
             long_lived=False,
             limit="max_output_tokens",
             elsewhere=not _ABROAD.isdisjoint(members) or _elsewhere(raw, escaped=escaped),
@@ -110,6 +113,7 @@ def parse_embeddings(raw: bytes) -> CallBody:
             other_models=(),
             web_searches=0,
             escaped=escaped,
+            cached=False,
             long_lived=False,
             elsewhere=False,
         )
@@ -119,7 +123,7 @@ def parse_embeddings(raw: bytes) -> CallBody:
 
 def _open(raw: bytes) -> tuple[Members, bool]:
     members = decode(raw)
-    escaped = b"\\u" in raw
+    escaped = escaping(raw)
     if escaped:
         refuse_lone_surrogates(raw)
     return members, escaped
