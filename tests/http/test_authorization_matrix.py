@@ -18,8 +18,8 @@ from stationmaster.access.roles import ORGANIZATION_SCOPES
 from stationmaster.access.secret import KEY_PREFIX, generate
 from stationmaster.access.tables import api_keys
 from stationmaster.http.app import _api
-from stationmaster.http.routes.managed import managed_api
-from stationmaster.http.routes.openai import openai_api
+from stationmaster.http.routes.managed.app import managed_api
+from stationmaster.http.routes.openai.app import openai_api
 from stationmaster.http.wire import operations
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.storage import open_database
@@ -314,6 +314,7 @@ ROWS: Mapping[str, Row] = {
 }
 
 NEVER = {
+    "provider": "nobody",
     "task_id": f"run_{ULID}",
     "path": "a.txt",
     "approval_id": f"appr_{ULID}",
