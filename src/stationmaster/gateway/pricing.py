@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
-
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelPrice, Provider, TieredPrices
+from typing import TYPE_CHECKING
 
 from stationmaster.budgets.entry import Usage
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Invalid, NotFound
 from stationmaster.kernel.money import MicroDollars, to_micros
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, Provider, TieredPrices
 
 PER_TOKENS = Decimal(1_000_000)
 ANTHROPIC = "anthropic"
@@ -195,7 +196,10 @@ def _listed(prices: str, model: str, speed: str | None, at: datetime) -> Rates:
 
 
 @cache
-def _vendor(name: str) -> Provider | None:
+def _vendor(name: str) -> "Provider | None":
+    # With its data it takes a tenth of a second and 10 MB, and some servers never ask for a price.
+    from genai_prices.data_snapshot import get_snapshot
+
     return next((entry for entry in get_snapshot().providers if entry.id == name), None)
 
 
@@ -217,12 +221,14 @@ def total(parts: Iterable[Decimal]) -> MicroDollars:
     return to_micros(sum(parts, Decimal(0)))
 
 
-def _tiered(prices: ModelPrice, context_window: int, *, derived: bool) -> Rates:
+def _tiered(prices: "ModelPrice", context_window: int, *, derived: bool) -> Rates:
     """`derived`: what the list leaves out follows from the input price, by Anthropic's ratios.
 
     Elsewhere what goes into a cache or comes from one costs as much as any input, where no other
     price is told; and what has no price for output, such as embeddings, writes none.
     """
+    from genai_prices.types import TieredPrices
+
     values: dict[str, Decimal | TieredPrices] = {}
     starts = {0}
     for name, theirs in _CLASSES.items():
@@ -245,15 +251,15 @@ def _tiered(prices: ModelPrice, context_window: int, *, derived: bool) -> Rates:
     )
 
 
-def _at(values: Mapping[str, Decimal | TieredPrices], start: int) -> dict[str, Decimal]:
+def _at(values: "Mapping[str, Decimal | TieredPrices]", start: int) -> dict[str, Decimal]:
     """Each class's price in the tier that begins at `start`."""
     found: dict[str, Decimal] = {}
     for name, value in values.items():
-        if isinstance(value, TieredPrices):
+        if isinstance(value, Decimal):
+            found[name] = value
+        else:
             reached = [tier.price for tier in value.tiers if tier.start <= start]
             found[name] = reached[-1] if reached else value.base
-        else:
-            found[name] = value
     return found
 
 

@@ -12,6 +12,7 @@ from stationmaster.http.compression import Compression
 from stationmaster.http.deps import Gatekeeper
 from stationmaster.http.entrance import UNMATCHED, Entrance, Refusal, route_template
 from stationmaster.http.health import Health
+from stationmaster.http.later import Later
 from stationmaster.http.once import Once
 from stationmaster.http.one_job import OneJobDoor
 from stationmaster.http.open_route import Open
@@ -37,8 +38,8 @@ from stationmaster.http.routes import (
     tickets,
     usage,
 )
-from stationmaster.http.routes.managed import is_managed, managed_api
-from stationmaster.http.routes.openai import is_openai, openai_api
+from stationmaster.http.routes.managed.places import is_managed
+from stationmaster.http.routes.openai.places import is_openai
 from stationmaster.http.security import Door, Refused
 from stationmaster.http.services import Services
 from stationmaster.http.sockets.connection import no_socket
@@ -81,17 +82,16 @@ FACES = {**anthropic.FACES, **openai.FACES}
 def create_app(services: Services) -> App:
     """The whole HTTP interface, as an ASGI app."""
     gatekeeper = Gatekeeper(services)
-    api = _api()
-    api.state.services = services
-    api.state.gatekeeper = gatekeeper
+
+    def served(api: FastAPI) -> FastAPI:
+        api.state.services = services
+        api.state.gatekeeper = gatekeeper
+        return api
+
+    api = served(_api())
     api.state.health = Health(services)
     listings = api.state.listings = Listings()
-    others = openai_api()
-    others.state.services = services
-    others.state.gatekeeper = gatekeeper
-    managed = managed_api()
-    managed.state.services = services
-    managed.state.gatekeeper = gatekeeper
+    managed, others = Later(lambda: served(_managed())), Later(lambda: served(_others()))
     calls = model_app(
         services.gateway,
         gatekeeper,
@@ -130,7 +130,7 @@ def create_agent_app(services: Services) -> App:
 
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document, without a server."""
-    return openapi.document(_api(), openai_api(), managed_api())
+    return _document(_api())
 
 
 def _api() -> FastAPI:
@@ -144,8 +144,27 @@ def _api() -> FastAPI:
     problems.install(api)
     for routes in ROUTES:
         routes.install(api)
-    api.openapi = cache(lambda: openapi.document(api, openai_api(), managed_api()))  # type: ignore[method-assign]
+    api.openapi = cache(lambda: _document(api))  # type: ignore[method-assign]
     return api
+
+
+def _document(api: FastAPI) -> dict[str, Any]:
+    return openapi.document(api, _others(), _managed())
+
+
+# Many servers are never asked for what these have: it is imported when it is.
+
+
+def _managed() -> FastAPI:
+    from stationmaster.http.routes.managed.app import managed_api
+
+    return managed_api()
+
+
+def _others() -> FastAPI:
+    from stationmaster.http.routes.openai.app import openai_api
+
+    return openai_api()
 
 
 class _Fork:

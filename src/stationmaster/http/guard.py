@@ -30,8 +30,9 @@ class Guarded(APIRoute):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The name of an artifact is part of a path, and may hold a line break.
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
+        if ".*" in self.path_regex.pattern:
+            # The name of an artifact is part of a path, and may hold a line break.
+            self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
     def get_route_handler(self) -> Handle:
         """Wrap FastAPI's own."""

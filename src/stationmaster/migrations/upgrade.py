@@ -12,7 +12,6 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from stationmaster.kernel.errors import StationmasterError, Unavailable
@@ -106,6 +105,9 @@ async def _run(url: URL, work: Callable[[Connection], T]) -> T:
     try:
         if url.get_backend_name() == "sqlite":
             return _run_sqlite(url, work)
+        # Brings SQLAlchemy's mapper, which nothing here needs.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
             poolclass=NullPool,

@@ -1,4 +1,4 @@
-"""What the command line costs before it does anything: modules counted, not seconds."""
+"""What the command line and a server cost before they do anything: modules, not seconds."""
 
 import json
 import subprocess
@@ -56,3 +56,26 @@ def test_help_loads_nothing_heavy() -> None:
 def test_commands_load_what_they_need(arguments: list[str]) -> None:
     # Typer checks the values of options with pydantic; nothing of ours may add to that.
     assert heavy(modules_after(*arguments)) <= {"pydantic"}
+
+
+# What a server that is up to date can start without. Some of it comes with its first use.
+NOT_TO_START = {
+    "aiohttp",
+    "alembic",
+    "asyncpg",
+    "claude_agent_sdk",
+    "genai_prices",
+    "httpx",
+    "mcp",
+    "sqlalchemy.orm",
+    "stationmaster.http.routes.managed.app",
+    "stationmaster.http.routes.openai.app",
+}
+
+
+def test_a_server_starts_without_what_it_may_never_need() -> None:
+    script = "import json, sys, stationmaster.bootstrap; print(json.dumps([*sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert set(json.loads(done.stdout)) & NOT_TO_START == set()

@@ -1,4 +1,4 @@
-"""The app, and which requests are for it."""
+"""The app."""
 
 from fastapi import FastAPI
 
@@ -15,7 +15,6 @@ from stationmaster.http.routes.managed import (
     threads,
     turns,
 )
-from stationmaster.http.wire.exchange import Scope
 
 ROUTES = (
     agents,
@@ -28,27 +27,6 @@ ROUTES = (
     files,
     batches,
     *organization.ROUTES,
-)
-
-SERVED = (
-    "/v1/agents",
-    "/v1/environments",
-    "/v1/files",
-    batches.HERE,
-    "/v1/organizations",
-    "/v1/sessions",
-)
-
-# What the SDKs know and this server does not have: 404 in the shape that they understand.
-ABSENT = (
-    "/v1/deployment_runs",
-    "/v1/deployments",
-    "/v1/dreams",
-    "/v1/memory_stores",
-    "/v1/skills",
-    "/v1/tunnels",
-    "/v1/user_profiles",
-    "/v1/vaults",
 )
 
 
@@ -65,13 +43,3 @@ def managed_api() -> FastAPI:
     for routes in ROUTES:
         routes.install(api)
     return api
-
-
-def is_managed(scope: Scope) -> bool:
-    """Whether a request is for this app."""
-    path: str = scope["path"]
-    return any(_below(path, place) for place in (*SERVED, *ABSENT))
-
-
-def _below(path: str, place: str) -> bool:
-    return path == place or path.startswith(place + "/")

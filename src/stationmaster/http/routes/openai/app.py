@@ -1,4 +1,4 @@
-"""The app, which requests are for it, and its errors."""
+"""The app, and its errors."""
 
 from http import HTTPStatus
 
@@ -12,10 +12,8 @@ from stationmaster.http.problems import allowed, request_id_of
 from stationmaster.http.routes.managed.refusals import wrong_fields
 from stationmaster.http.routes.openai import batches, files
 from stationmaster.http.wire import openai
-from stationmaster.http.wire.exchange import RequestGoneError, Scope
+from stationmaster.http.wire.exchange import RequestGoneError
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
-
-_OF_ANTHROPIC = b"anthropic-"
 
 
 def openai_api() -> FastAPI:
@@ -35,23 +33,6 @@ def openai_api() -> FastAPI:
     files.install(api)
     batches.install(api)
     return api
-
-
-def is_openai(scope: Scope) -> bool:
-    """Whether a request is for this app. Files are Anthropic's to clients that speak its language.
-
-    Its SDKs send `anthropic-version` and `anthropic-beta` with every request.
-    """
-    path: str = scope["path"]
-    if _below(path, batches.HERE):
-        return True
-    if not _below(path, files.HERE):
-        return False
-    return not any(name.startswith(_OF_ANTHROPIC) for name, _ in scope["headers"])
-
-
-def _below(path: str, place: str) -> bool:
-    return path == place or path.startswith(place + "/")
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

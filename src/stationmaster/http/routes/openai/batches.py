@@ -11,6 +11,7 @@ from stationmaster.batches.batches import PREFIXES, SCOPE
 from stationmaster.batches.intake import read_batch_file
 from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
+from stationmaster.http.routes.openai.places import BATCHES
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import (
     OpenAIBatch,
@@ -23,7 +24,6 @@ from stationmaster.kernel.errors import Invalid, TooLarge
 from stationmaster.kernel.ids import check_id
 from stationmaster.kernel.principal import Principal
 
-HERE = "/v1/batches"
 PREFIX = PREFIXES["chat"]
 MAX_INPUT_BYTES = 200 * 1000 * 1000
 LONGEST_LINE = 32 * 1000 * 1000  # bytes, as any call of a model
@@ -143,11 +143,11 @@ def _seconds(at: Millis | None) -> int | None:
 
 def install(api: FastAPI) -> None:
     """Add the routes."""
-    tag, one = "batches", f"{HERE}/{{batch_id}}"
+    tag, one = "batches", f"{BATCHES}/{{batch_id}}"
     add(
         api,
         "POST",
-        HERE,
+        BATCHES,
         create_openai_batch,
         tag=tag,
         summary="Make a batch of a file",
@@ -156,7 +156,7 @@ def install(api: FastAPI) -> None:
     add(
         api,
         "GET",
-        HERE,
+        BATCHES,
         list_openai_batches,
         tag=tag,
         summary="List batches of files",

@@ -13,12 +13,12 @@ from stationmaster.http.cursors import id_cursor
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.downloads import stored_file
 from stationmaster.http.guard import media_type_of
+from stationmaster.http.routes.openai.places import FILES
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import OpenAIDeleted, OpenAIFile, OpenAIFilePage
 from stationmaster.http.uploads import FORM, received_parts
 from stationmaster.kernel.errors import Invalid
 
-HERE = "/v1/files"
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 
 FileId = Annotated[str, Path(description="The file's id, `file_…`.")]
@@ -124,11 +124,11 @@ _BODY = {"requestBody": {"required": True, "content": {FORM: {"schema": {"type":
 
 def install(api: FastAPI) -> None:
     """Add the routes."""
-    tag, one = "files", f"{HERE}/{{file_id}}"
+    tag, one = "files", f"{FILES}/{{file_id}}"
     add(
         api,
         "POST",
-        HERE,
+        FILES,
         upload_openai_file,
         tag=tag,
         summary="Upload a file",
@@ -136,7 +136,7 @@ def install(api: FastAPI) -> None:
         refusals=(),
         extra=_BODY,
     )
-    add(api, "GET", HERE, list_openai_files, tag=tag, summary="List files", reply=OpenAIFilePage)
+    add(api, "GET", FILES, list_openai_files, tag=tag, summary="List files", reply=OpenAIFilePage)
     add(api, "GET", one, get_openai_file, tag=tag, summary="Show a file", reply=OpenAIFile)
     add(
         api,
