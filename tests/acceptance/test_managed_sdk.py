@@ -5,8 +5,6 @@ SDK sees is checked against the SDK's own models; the TypeScript SDK's calls are
 """
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +16,9 @@ from anthropic import beta_async_tool
 
 from tests.http.managed import ASK, MODEL, TOOLSET, WEATHER, Talk, said, talk, text, types
 from tests.http.test_managed_sessions import png
+from tests.support import node
 from tests.support.sdk import check, sdk
 from tests.support.server import ADMIN_KEY, ServerProcess
-from tests.support.services import missing
 from tests.support.wire_upstream import (
     Json,
     Reply,
@@ -35,8 +33,6 @@ from tests.support.wire_upstream import (
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-NODE = Path(__file__).parent / "node"
-NODE_SECONDS = 240.0
 
 TRIGGERS = (
     "delegate",
@@ -277,40 +273,15 @@ async def test_a_call_that_waits_survives_its_server(scratch: Path) -> None:
 
 
 async def test_the_typescript_sdk(scratch: Path) -> None:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("node")
     project = scratch / "node"
-    shutil.copytree(NODE, project)
-    await _run(project, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-    await _run(project, "node", "node_modules/typescript/bin/tsc", "-p", ".")
+    await node.prepared(project)
     async with serving(scratch) as (server, _):
         env = {"BASE_URL": server.url, "API_KEY": ADMIN_KEY}
         scenarios = (
             *("definitions", "files", "resources", "conversation", "confirmation", "runner"),
             "absent",
         )
-        told = await _run(project, "node", "out/drive.js", *scenarios, env=env)
+        told = await node.run(project, "node", "out/drive.js", *scenarios, env=env)
     assert [line for line in told.splitlines() if line.endswith(": ok")] == [
         f"{name}: ok" for name in scenarios
     ]
-
-
-async def _run(directory: Path, *command: str, env: dict[str, str] | None = None) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=directory,
-        env={**os.environ, **(env or {})},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(NODE_SECONDS):
-            told, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    words = told.decode(errors="replace")
-    assert process.returncode == 0, words
-    return words

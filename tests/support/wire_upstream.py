@@ -333,11 +333,11 @@ class WireUpstream:
         call.status = reply.status
         if reply.status != 200:
             call.completed = True
-            return _error(reply.status, reply.message, headers)
+            return error_of(reply.status, reply.message, headers)
         if call.body.get("stream"):
             return await self._stream(request, call, reply, headers)
         call.usage, call.completed = reply.usage, True
-        return web.json_response(_whole(call.body, reply), headers=headers)
+        return web.json_response(message_of(call.body, reply), headers=headers)
 
     async def _stream(
         self, request: web.Request, call: Call, reply: Reply, headers: Mapping[str, str]
@@ -351,7 +351,7 @@ class WireUpstream:
         )
         await response.prepare(request)
         sent = 0
-        async for frame in _frames(call.body, reply):
+        async for frame in frames_of(call.body, reply):
             if reply.hang_after == sent:
                 await asyncio.Event().wait()
             if reply.cut_after == sent:
@@ -378,7 +378,7 @@ class WireUpstream:
         if request.path == "/" and request.method in {"GET", "HEAD"}:
             return web.Response()
         call.status = 404
-        return _error(404, "not found", {})
+        return error_of(404, "not found", {})
 
 
 def _socket_directory() -> tuple[tempfile.TemporaryDirectory[str], Path]:
@@ -388,7 +388,7 @@ def _socket_directory() -> tuple[tempfile.TemporaryDirectory[str], Path]:
     return directory, path / "gateway.sock"
 
 
-def _error(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+def error_of(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
     kind = _ERROR_TYPES.get(status, "api_error")
     body = {
         "type": "error",
@@ -426,7 +426,7 @@ def _block(block: Block) -> Json:
             }
 
 
-def _whole(request: Json, reply: Reply) -> Json:
+def message_of(request: Json, reply: Reply) -> Json:
     return {
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",
@@ -439,8 +439,8 @@ def _whole(request: Json, reply: Reply) -> Json:
     }
 
 
-async def _frames(request: Json, reply: Reply) -> AsyncIterator[Json]:
-    message = _whole(request, reply)
+async def frames_of(request: Json, reply: Reply) -> AsyncIterator[Json]:
+    message = message_of(request, reply)
     blocks = message["content"]
     # At the start only the input is known: the real service states one output token or so.
     start = {**asdict(reply.usage), "output_tokens": min(1, reply.usage.output_tokens)}

@@ -1,0 +1,48 @@
+"""The rows of the table, and why a cell may say something else than pass."""
+
+from typing import Literal
+
+Client = Literal["openai-python", "openai-node", "anthropic-python", "anthropic-node", "claude"]
+Provider = Literal["openai", "anthropic"]
+
+CLIENTS: dict[Client, str] = {
+    "openai-python": "`openai`, Python",
+    "openai-node": "`openai`, Node",
+    "anthropic-python": "`anthropic`, Python",
+    "anthropic-node": "`@anthropic-ai/sdk`, Node",
+    "claude": "Claude Code",
+}
+PROVIDERS: dict[Provider, str] = {
+    "anthropic": "A provider of Anthropic's format",
+    "openai": "A provider of OpenAI's format",
+}
+
+STATUSES = (400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 529)
+OURS = (401, 402, 403)
+"""What the server itself answers; from a provider they would concern the server's own account."""
+
+FEATURES: dict[str, str] = {
+    "text": "text",
+    "stream": "stream",
+    "tools": "tools",
+    "parallel": "parallel tools",
+    "image": "images",
+    "structured": "structured output",
+    "thinking": "thinking, and its signature given back",
+    "count_tokens": "token counts",
+    "embeddings": "embeddings",
+    "responses": "responses",
+    "batches": "batches",
+    **{f"error_{status}": f"error {status}" for status in STATUSES},
+    "retry": "tries again, and not before `retry-after`",
+    "timeout": "its own timeout closes the provider's call",
+    "cancel": "hanging up in mid-stream does, too",
+}
+
+REASONS: dict[str, str] = {
+    "no_such_call": "The client has no such call.",
+    "no_embeddings": "Anthropic's format has no embeddings; refused by name with a 400.",
+    "no_signature": "OpenAI's format has no signatures. The words of the thinking pass, both ways.",
+    "not_by_itself": "Claude Code makes no such call by itself.",
+}
+"""By the word with which a check says so; the check shows that it is so."""
