@@ -18,6 +18,7 @@ EVERYWHERE = "everywhere"
 # Each library we import, and the only places that may. A new library gets its line here.
 LIBRARIES: dict[str, set[str]] = {
     "alembic": {"migrations"},
+    "asyncpg": {"storage"},
     "boto3": {"settings.references"},
     "botocore": {"settings.references"},
     "claude_agent_sdk": {"agents.claude_code", "transcripts"},

@@ -17,9 +17,10 @@ from sqlalchemy.engine.reflection import Inspector
 
 import stationmaster.migrations
 from stationmaster.kernel.errors import Unavailable
-from stationmaster.migrations import HEAD, SchemaError, current, migrate
+from stationmaster.migrations import HEAD, SchemaError, current, migrate, upgrade
 from stationmaster.migrations.tables import metadata
 from stationmaster.migrations.upgrade import _run
+from stationmaster.storage.address import parse
 from tests.support.postgres import PostgresServer
 
 
@@ -28,7 +29,7 @@ async def _names(url: str) -> set[str]:
         inspector: Inspector = inspect(connection)
         return set(inspector.get_table_names())
 
-    return await _run(make_url(url), names)
+    return await _run(parse(url), names)
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -37,7 +38,7 @@ async def _execute(url: str, *statements: str) -> None:
             connection.execute(text(statement))
         connection.commit()
 
-    await _run(make_url(url), execute)
+    await _run(parse(url), execute)
 
 
 async def test_an_empty_database_is_brought_to_the_present(database_url: str) -> None:
@@ -59,7 +60,7 @@ async def test_a_second_time_does_nothing(database_url: str) -> None:
     def kept(connection: Connection) -> object:
         return connection.execute(text("SELECT name FROM organizations")).scalar()
 
-    assert await _run(make_url(database_url), kept) == "kept"
+    assert await _run(parse(database_url), kept) == "kept"
 
 
 async def test_the_schema_is_what_the_tables_say(migrated_url: str) -> None:
@@ -67,7 +68,7 @@ async def test_the_schema_is_what_the_tables_say(migrated_url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
 
-    assert await _run(make_url(migrated_url), differences) == []
+    assert await _run(parse(migrated_url), differences) == []
 
 
 def test_the_head_is_the_last_revision_and_there_is_one() -> None:
@@ -94,6 +95,25 @@ async def test_another_programs_tables_are_refused_and_left_alone(database_url: 
         await migrate(database_url)
     assert caught.value.error_code == "schema_foreign"
     assert await _names(database_url) == {"customers"}
+
+
+@pytest.mark.parametrize(
+    "harm", ["ALTER TABLE instances DROP COLUMN lease_until", "DELETE FROM alembic_version"]
+)
+async def test_a_schema_in_part_is_refused_and_left_alone(database_url: str, harm: str) -> None:
+    await migrate(database_url)
+    await _execute(database_url, harm)
+    before = await _names(database_url)
+    with pytest.raises(SchemaError) as caught:
+        await migrate(database_url)
+    assert caught.value.error_code == "schema_incomplete"
+    assert await _names(database_url) == before
+
+
+async def test_what_a_newer_version_added_is_let_be(database_url: str) -> None:
+    await migrate(database_url)
+    await _execute(database_url, "ALTER TABLE streams ADD COLUMN of_later INTEGER")
+    assert not await migrate(database_url)
 
 
 async def test_a_database_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> None:
@@ -146,6 +166,31 @@ def count(connection, cursor, statement, *rest):
 
 asyncio.run(migrate(sys.argv[1]))
 """
+
+
+async def test_while_one_migrates_another_waits(postgres_url: str) -> None:
+    held, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with upgrade._lock(parse(postgres_url)):
+            held.set()
+            await go.wait()
+
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    waiting = asyncio.create_task(migrate(postgres_url))
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+    def count(connection: Connection) -> object:
+        return connection.execute(text(locks)).scalar()
+
+    while not await _run(parse(postgres_url), count):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await current(postgres_url) is None
+    go.set()
+    await holder
+    assert await waiting
 
 
 async def _process(script: str, *args: str) -> asyncio.subprocess.Process:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ import pytest
 from tests.support.services import missing
 
 _USER: Final = "stationmaster"
-_PROGRAMS: Final = ("initdb", "postgres", "pg_isready", "createdb", "dropdb")
+_PROGRAMS: Final = ("initdb", "postgres", "pg_isready", "createdb", "dropdb", "pg_basebackup")
 _START_SECONDS: Final = 60
 # Tests lose nothing in a power cut; without the waits for the disk they take half the time. What
 # is committed must survive `pause` all the same: no `synchronous_commit=off`.
@@ -76,6 +76,42 @@ class PostgresServer:
 
     def resume(self) -> None:
         self._launch(self._home / "data", port=self._port)
+
+    def hang(self) -> None:
+        """Take connections and answer nothing, until `wake`: every process of it stands still."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in (parent, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def standby(self) -> "PostgresServer":
+        """A copy of this server on another port that follows it. Stop it and delete its home."""
+        home = Path(tempfile.mkdtemp(prefix="stationmaster-standby-"))
+        _own(home)
+        other = PostgresServer(self._bin, home, self._settings)
+        other._password = self._password
+        line = f"host=127.0.0.1 port={self._port} user={_USER} password={self._password}"
+        self._run("pg_basebackup", "-d", line, "-D", str(home / "data"), "--write-recovery-conf",
+                  "--checkpoint=fast", "--no-sync", "--wal-method=stream")  # fmt: skip
+        other._launch(home / "data")
+        return other
+
+    def discard(self) -> None:
+        """Stop it and delete all of it."""
+        self.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def stop(self) -> None:
         self._stop(signal.SIGINT)

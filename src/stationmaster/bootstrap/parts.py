@@ -24,6 +24,7 @@ from stationmaster.events import EventLog
 from stationmaster.files import Depot, Files
 from stationmaster.jobs import Instances, Outbox
 from stationmaster.kernel.clock import Clock
+from stationmaster.kernel.errors import Unavailable
 from stationmaster.live.bus import Bus, MemoryBus
 from stationmaster.migrations import migrate
 from stationmaster.providers.base import Provider
@@ -34,7 +35,14 @@ from stationmaster.sessions.runs.settlement import Settlement
 from stationmaster.sessions.runs.turns import Turns
 from stationmaster.sessions.runs.workspace import UploadLimits, Workspaces
 from stationmaster.settings import Settings, load_secret_key
-from stationmaster.storage import Database, Transaction, open_database
+from stationmaster.storage import (
+    Database,
+    ServerOptions,
+    Transaction,
+    beside,
+    open_database,
+    survey,
+)
 from stationmaster.telemetry import Metrics, Redactor
 from stationmaster.transcripts import Transcripts
 
@@ -42,6 +50,9 @@ if TYPE_CHECKING:
     from stationmaster.agents.claude_code import ClaudeCodeAgent, OwnLogin
 
 log = structlog.get_logger(__name__)
+
+CLOCK_WARNING = 0.1  # of a lease
+CLOCK_REFUSAL = 0.3  # of a lease: two servers may be off as much each, and a lease has 2/3 left
 
 SUBSCRIPTION = (
     "Tasks started with an admin key use your Claude subscription: Anthropic's terms do not allow"
@@ -167,16 +178,51 @@ def _entitled(clock: Clock) -> Entitled:
 
 async def _database(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Database:
     url = settings.database_url.get_secret_value()
+    found = await survey(url)
+    if found is not None:
+        check_clock(found.skew, settings.lease_time)
     await migrate(url)
-    database = open_database(
-        url,
+    options = ServerOptions(
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
+        recycle=settings.database_pool_recycle,
+        pre_ping=settings.database_pool_pre_ping,
+        statement_timeout=settings.database_statement_timeout,
+        echo=settings.database_echo,
+        pooled=found is not None and found.pooled,
+    )
+    database = open_database(
+        url,
         synchronous=settings.sqlite_synchronous,
         on_batch=metrics.db_write_batch_size.observe,
+        **options,
     )
+    if settings.database_replica_url is not None:
+        # It may be away now, and whether a pooler is before it cannot be asked then.
+        options["pooled"] = True
+        standby = open_database(settings.database_replica_url.get_secret_value(), **options)
+        database = beside(database, standby, staleness=settings.database_replica_staleness)
     stack.push_async_callback(database.close)
     return database
+
+
+def check_clock(skew: int, lease: float) -> None:
+    """Warn where this machine's clock is off. `skew` in milliseconds, `lease` in seconds.
+
+    Who is alive is told by leases, which each server reads by its own clock. Raises `Unavailable`
+    where one server could take another's lease for over though it is not.
+    """
+    off = abs(skew) / 1000
+    if off <= lease * CLOCK_WARNING:
+        return
+    told = (
+        f"This machine's clock is {off:.1f} s {'ahead of' if skew > 0 else 'behind'} the"
+        f" database's, and leases last {lease:g} s (LEASE_TIME). Set the clocks, by NTP for"
+        " instance."
+    )
+    if off > lease * CLOCK_REFUSAL:
+        raise Unavailable(told, code="clock_skew")
+    log.warning(told)
 
 
 async def agent(

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from stationmaster.settings import forms
+from stationmaster.settings.database import DatabaseSettings
 from stationmaster.settings.field import setting
 from stationmaster.settings.forms import whole
-from stationmaster.settings.models import ModelSettings
 
 _BATCHES = "Batches"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchSettings(ModelSettings):
+class BatchSettings(DatabaseSettings):
     """How much of the server batches may take."""
 
     batch_concurrency: int = setting(

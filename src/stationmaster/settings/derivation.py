@@ -103,6 +103,11 @@ def check(values: dict[str, Any], loader: Loader) -> None:
             " (RATE_LIMIT_DISABLED_ANYWHERE=true says that this is meant)",
         )
     _check_door(values, loader)
+    replica = values["database_replica_url"]
+    if replica and not values["database_url"].get_secret_value().startswith("postgresql://"):
+        loader.problem(
+            "DATABASE_REPLICA_URL", "DATABASE_REPLICA_URL needs a DATABASE_URL of PostgreSQL"
+        )
     if values["task_timeout"] > values["task_max_timeout"]:
         loader.problem("TASK_TIMEOUT", "TASK_TIMEOUT must not be longer than TASK_MAX_TIMEOUT")
     if values["task_max_cost"] > values["task_cost_limit"]:

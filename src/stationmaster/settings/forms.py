@@ -217,11 +217,32 @@ def _base_url(text: str) -> str:
 BASE_URL: Form[str] = Form(_base_url, "an http:// or https:// address without credentials or query")
 
 
+class Refused(ValueError):
+    """A value of the right form that is refused. What it says, after the setting's name, is shown.
+
+    It repeats nothing of the value that could be secret.
+    """
+
+
+_OTHER_DATABASES = {
+    "mysql": "MySQL",
+    "mariadb": "MariaDB",
+    "oracle": "Oracle",
+    "mssql": "SQL Server",
+}
+
+
 def _database_url(text: str) -> SecretStr:
     scheme, separator, rest = text.partition("://")
     dialect = scheme.partition("+")[0]
     if not separator or not rest:
         raise ValueError
+    if other := _OTHER_DATABASES.get(dialect):
+        raise Refused(
+            f"names {other}, which is not supported: use PostgreSQL 13 or newer"
+            " (postgresql://user:password@host/name) for several servers, or SQLite"
+            " (sqlite:///path) for one"
+        )
     if dialect in {"postgres", "postgresql"} and urlsplit(f"postgresql://{rest}").path.strip("/"):
         return SecretStr(f"postgresql://{rest}")
     if dialect == "sqlite" and rest.startswith("/") and rest.strip("/") and ":memory:" not in rest:
@@ -232,6 +253,16 @@ def _database_url(text: str) -> SecretStr:
 DATABASE_URL: Form[SecretStr] = Form(
     _database_url, "postgresql://user:password@host/name or sqlite:///path"
 )
+
+
+def _replica_url(text: str) -> SecretStr:
+    found = _database_url(text)
+    if not found.get_secret_value().startswith("postgresql://"):
+        raise ValueError
+    return found
+
+
+REPLICA_URL: Form[SecretStr] = Form(_replica_url, "postgresql://user:password@host/name")
 
 
 def _redis_url(text: str) -> SecretStr:

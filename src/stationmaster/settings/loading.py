@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from stationmaster.settings.errors import Problem
 from stationmaster.settings.field import Setting
-from stationmaster.settings.forms import Form
+from stationmaster.settings.forms import Form, Refused
 from stationmaster.settings.references import SecretUnavailable, fetch, is_reference
 from stationmaster.settings.sources import (
     Value,
@@ -67,6 +67,9 @@ class Loader:
             found = fetched
         try:
             value = setting.form.parse(found.text)
+        except Refused as refused:
+            self.problem(setting.name, f"{found.name} {refused}")
+            return None
         except ValueError:
             shown = "" if setting.secret else f", not {_quote(found.text)}"
             self.problem(setting.name, f"{found.name} must be {setting.form.must_be}{shown}")

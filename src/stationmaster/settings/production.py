@@ -51,7 +51,7 @@ def _secrets(values: dict[str, Any], loader: Loader) -> None:
         for secret in _each(values[name.lower()]):
             if why := _weak(secret, least):
                 loader.problem(name, f"{name} {why}; {_MAKE_ONE}")
-    for name in ("database_url", "redis_url"):
+    for name in ("database_url", "database_replica_url", "redis_url"):
         url = values.get(name)
         if url is None:
             continue

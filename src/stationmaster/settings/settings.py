@@ -25,7 +25,7 @@ from stationmaster.settings.loading import Loader
 from stationmaster.settings.production import check_production
 
 _SERVER = "Server"
-_DATA = "Data and database"
+_DATA = "Data"
 _ACCESS = "Access"
 _TASKS = "Tasks"
 _AGENT = "Agents"
@@ -103,36 +103,6 @@ class Settings(BatchSettings):
         forms.PATH,
         "./data",
         "Where the server keeps what it must not lose. Made at the first start.",
-    )
-    database_url: SecretStr = setting(
-        _DATA,
-        forms.DATABASE_URL,
-        None,
-        "The database, as postgresql:// or sqlite:/// URL. Wins over DATABASE_PATH.",
-        derived="SQLite at DATABASE_PATH",
-        secret=True,
-    )
-    database_path: Path = setting(
-        _DATA,
-        forms.PATH,
-        None,
-        "The SQLite file.",
-        derived="DATA_DIR/stationmaster.db",
-    )
-    database_pool_size: int = setting(
-        _DATA, whole(1, 1000), "20", "Connections to PostgreSQL that are kept open."
-    )
-    database_max_overflow: int = setting(
-        _DATA,
-        whole(0, 1000),
-        "30",
-        "Connections to PostgreSQL beyond those, while they are needed.",
-    )
-    sqlite_synchronous: Literal["FULL", "NORMAL"] = setting(
-        _DATA,
-        choice("FULL", "NORMAL"),
-        "FULL",
-        "FULL: what was answered survives a power cut. NORMAL: it survives a crash of the server.",
     )
     workspace_dir: Path = setting(
         _DATA,
@@ -425,6 +395,7 @@ class Settings(BatchSettings):
             *self.catalogue.secrets,
             *(item.get_secret_value() for item in found if isinstance(item, SecretStr)),
             *database_password(self.database_url),
+            *(database_password(self.database_replica_url) if self.database_replica_url else ()),
             *(database_password(self.redis_url) if self.redis_url else ()),
             *credential_tokens(self.claude_code_credentials_json),
             *credential_tokens(self.subscription_login),

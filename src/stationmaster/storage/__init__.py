@@ -9,18 +9,24 @@ that goes away cannot leave one half done.
 from stationmaster.storage.database import Database, Transaction, accompanied
 from stationmaster.storage.listed import among
 from stationmaster.storage.octets import octets
-from stationmaster.storage.opening import open_database
+from stationmaster.storage.opening import beside, open_database
+from stationmaster.storage.options import ServerOptions
 from stationmaster.storage.prepared import Prepared
 from stationmaster.storage.schema import Json, metadata
+from stationmaster.storage.server import Survey, survey
 
 __all__ = [
     "Database",
     "Json",
     "Prepared",
+    "ServerOptions",
+    "Survey",
     "Transaction",
     "accompanied",
     "among",
+    "beside",
     "metadata",
     "octets",
     "open_database",
+    "survey",
 ]

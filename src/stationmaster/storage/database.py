@@ -62,6 +62,13 @@ class Database(abc.ABC):
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run `query` in a snapshot that sees one point in time. Raises `Unavailable`."""
 
+    async def browse(self, query: Callable[[Transaction], T]) -> T:
+        """As `read`, of a state that may be a stated time old: for lists and reports.
+
+        Where nothing older is kept it is `read`. Never decide by what it says.
+        """
+        return await self.read(query)
+
     @abc.abstractmethod
     async def write(self, verb: Callable[[Transaction], T]) -> T:
         """Run `verb` as one transaction and return after it is durable.

@@ -1,33 +1,31 @@
 """From a URL to an open database."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
-
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from typing import Literal, Unpack
 
 from stationmaster.kernel.errors import Invalid
+from stationmaster.storage.address import parse
 from stationmaster.storage.database import Database
+from stationmaster.storage.options import ServerOptions
 
 
 def open_database(
     url: str,
     *,
-    pool_size: int = 20,
-    max_overflow: int = 30,
     synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL",
     on_batch: Callable[[int], None] | None = None,
+    **options: Unpack[ServerOptions],
 ) -> Database:
-    """Open `sqlite:///path` or `postgresql://…`. Nothing is connected yet on PostgreSQL."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise Invalid(
-            "DATABASE_URL must look like sqlite:///path or postgresql://user@host/name."
-        ) from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
+    """Open `sqlite:///path` or `postgresql://…`. Nothing is connected yet on PostgreSQL.
+
+    `options` are PostgreSQL's, the others SQLite's. Raises `Invalid` for any other URL.
+    """
+    parsed = parse(url)
+    if options.get("echo", False):  # an engine asks for the level when it is made
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
+    if parsed.get_backend_name() == "sqlite":
         from stationmaster.storage.sqlite import SqliteDatabase
 
         if not parsed.database or parsed.database == ":memory:":
@@ -35,12 +33,13 @@ def open_database(
         path = Path(parsed.database)
         path.parent.mkdir(parents=True, exist_ok=True)
         return SqliteDatabase(path, synchronous=synchronous, on_batch=on_batch)
-    if backend in {"postgresql", "postgres"}:
-        from stationmaster.storage.postgresql import PostgresDatabase
+    from stationmaster.storage.postgresql import PostgresDatabase
 
-        return PostgresDatabase(
-            parsed.set(drivername="postgresql+asyncpg"),
-            pool_size=pool_size,
-            max_overflow=max_overflow,
-        )
-    raise Invalid(f"The database {backend!r} is not supported; use SQLite or PostgreSQL.")
+    return PostgresDatabase(parsed, **options)
+
+
+def beside(primary: Database, standby: Database, *, staleness: float) -> Database:
+    """A primary with a standby for `Database.browse`, which may be `staleness` seconds old."""
+    from stationmaster.storage.replica import ReplicatedDatabase
+
+    return ReplicatedDatabase(primary, standby, staleness=staleness)

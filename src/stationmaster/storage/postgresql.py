@@ -1,14 +1,23 @@
-"""PostgreSQL: a transaction for each verb, on pooled asyncpg connections."""
+"""PostgreSQL: a transaction for each verb, on pooled asyncpg connections.
+
+PgBouncer may be between, in transaction mode too: nothing is kept on a connection beyond a
+transaction but what all of ours have alike, and statements are then prepared for one use.
+"""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
+import asyncpg
 from sqlalchemy import URL, Connection
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from stationmaster.kernel.errors import Invalid, Unavailable
+from stationmaster.storage.address import arguments
 from stationmaster.storage.database import (
     Database,
     Transaction,
@@ -16,6 +25,8 @@ from stationmaster.storage.database import (
     translate,
     with_companion,
 )
+from stationmaster.storage.options import ServerOptions
+from stationmaster.storage.pulse import Pulse
 
 T = TypeVar("T")
 
@@ -23,8 +34,45 @@ ATTEMPTS = 5  # after a deadlock, a serialization failure or a lost connection
 NOT_STORABLE = "22021"  # a NUL within a text, whichever field of a request it stood in
 RETRYABLE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 CONNECT_TIMEOUT_S = 5
-COMMAND_TIMEOUT_S = 30
-RECYCLE_S = 3600
+STATEMENT_TIMEOUT_S = 30.0
+RECYCLE_S = 3600.0
+AWAY = "The database does not answer."
+_UNPREPARED = {
+    # A pooler gives each transaction another server process, which knows no statement of before.
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": str,  # the unnamed one, which nobody else can have taken
+}
+
+
+class _Dialect(PGDialect_asyncpg):
+    """SQLAlchemy's, without the questions for each new connection about JSON, which is text here.
+
+    Through a pooler they would fail now and then: they are asked outside of a transaction.
+    """
+
+    supports_statement_cache = True
+
+    async def setup_asyncpg_json_codec(self, conn: Any) -> None:
+        """Nothing."""
+
+    async def setup_asyncpg_jsonb_codec(self, conn: Any) -> None:
+        """Nothing."""
+
+
+def _ours(url: URL) -> URL:
+    registry.register("postgresql.stationmaster", __name__, "_Dialect")  # again is nothing new
+    return url.set(drivername="postgresql+stationmaster")
+
+
+def plain_engine(url: URL, *, timeout: float) -> AsyncEngine:
+    """An engine for work on the schema: a connection at a time, nothing kept on it."""
+    return create_async_engine(
+        _ours(url),
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": timeout, **_UNPREPARED},
+    )
 
 
 class PostgresDatabase(Database):
@@ -32,17 +80,25 @@ class PostgresDatabase(Database):
 
     dialect = "postgresql"
 
-    def __init__(self, url: URL, *, pool_size: int = 20, max_overflow: int = 30) -> None:
-        """`url` has the driver name `postgresql+asyncpg`."""
+    def __init__(self, url: URL, **options: Unpack[ServerOptions]) -> None:
+        """`url` is as `address.parse` returns it. Nothing is connected yet."""
+        timeout = options.get("statement_timeout", STATEMENT_TIMEOUT_S)
+        self._url = url
         self._engine = create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=max_overflow,
-            pool_recycle=RECYCLE_S,
+            _ours(url),
+            pool_size=options.get("pool_size", 20),
+            max_overflow=options.get("max_overflow", 30),
+            pool_recycle=round(options.get("recycle", RECYCLE_S)),
+            pool_pre_ping=options.get("pre_ping", False),
             pool_timeout=CONNECT_TIMEOUT_S,
             hide_parameters=True,  # an error's text may end up in a log
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S},
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": timeout,
+                **(_UNPREPARED if options.get("pooled", False) else {}),
+            },
         )
+        self._pulse = Pulse(self._ask)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -61,12 +117,15 @@ class PostgresDatabase(Database):
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
+        await self._pulse.aclose()
         await self._engine.dispose()
 
     async def _shielded(self, work: Callable[[Transaction], T], isolation: str) -> T:
         # A caller that goes away must not cut a transaction: its connection would be lost.
         if self._closed:
             raise Unavailable("The database is closed.", code="database_unavailable")
+        if not self._pulse.alive:
+            raise Unavailable(AWAY, code="database_unavailable")
         task = asyncio.ensure_future(self._transact(work, isolation))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -93,6 +152,19 @@ class PostgresDatabase(Database):
     async def _once(
         self, work: Callable[[Transaction], T], isolation: str
     ) -> tuple[T, list[Callable[[], None]]]:
+        question, answered = object(), True
+        self._pulse.asked(question)
+        try:
+            return await self._attempt(work, isolation)
+        except (OSError, TimeoutError):
+            answered = False
+            raise
+        finally:
+            self._pulse.over(question, answered=answered)
+
+    async def _attempt(
+        self, work: Callable[[Transaction], T], isolation: str
+    ) -> tuple[T, list[Callable[[], None]]]:
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level=isolation)
             await connection.begin()
@@ -101,16 +173,31 @@ class PostgresDatabase(Database):
                 transaction = Transaction(inner)
                 return work(transaction), transaction.callbacks
 
-            outcome = await connection.run_sync(run)
+            try:
+                outcome = await connection.run_sync(run)
+            except TimeoutError:
+                # It may never answer again: undoing what was done would wait as long once more.
+                await connection.invalidate()
+                raise
             try:
                 await connection.commit()
             except (DBAPIError, OSError) as error:
                 if getattr(getattr(error, "orig", None), "sqlstate", None) in RETRYABLE:
                     raise
+                if isinstance(error, TimeoutError):
+                    await connection.invalidate()
                 raise Unavailable(
                     "The connection was lost during the commit.", code="commit_unknown"
                 ) from error
             return outcome
+
+    async def _ask(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            connection = await asyncpg.connect(**arguments(self._url), statement_cache_size=0)
+            try:
+                await connection.execute("SELECT 1")
+            finally:
+                connection.terminate()
 
 
 def _repeatable(error: DBAPIError) -> bool:

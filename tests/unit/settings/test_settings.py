@@ -335,10 +335,30 @@ class TestDatabase:
         assert settings.database_url.get_secret_value() == "sqlite:////srv/budgets.db"
 
     @pytest.mark.parametrize(
-        "url", ["mysql://u@h/n", "sqlite://", "sqlite:///:memory:", "postgres://h"]
+        "url", ["cockroach://u@h/n", "sqlite://", "sqlite:///:memory:", "postgres://h"]
     )
     def test_others_are_refused(self, tmp_path: Path, url: str) -> None:
         assert "DATABASE_URL must be" in problems(tmp_path, DATABASE_URL=url)
+
+    @pytest.mark.parametrize("scheme", ["mysql", "mysql+aiomysql", "mariadb"])
+    def test_mysql_is_refused_with_what_to_use_instead(self, tmp_path: Path, scheme: str) -> None:
+        told = problems(tmp_path, DATABASE_URL=f"{scheme}://user:hidden-word@host/name")
+        assert "which is not supported: use PostgreSQL" in told
+        assert "hidden-word" not in told
+
+    def test_a_replica_is_postgresqls(self, tmp_path: Path) -> None:
+        replica = "postgresql://user@standby/name"
+        settings = load(
+            tmp_path, DATABASE_URL="postgresql://user@host/name", DATABASE_REPLICA_URL=replica
+        )
+        assert settings.database_replica_url is not None
+        assert settings.database_replica_url.get_secret_value() == replica
+        assert "needs a DATABASE_URL of PostgreSQL" in problems(
+            tmp_path, DATABASE_REPLICA_URL=replica
+        )
+        assert "DATABASE_REPLICA_URL must be" in problems(
+            tmp_path, DATABASE_REPLICA_URL="sqlite:///x.db"
+        )
 
 
 class TestTogether:

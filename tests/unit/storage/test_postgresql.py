@@ -1,19 +1,26 @@
 """What a server can do to us: go away, come back, deadlock, and run out of connections."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.util import await_only
 
 from stationmaster.kernel.errors import Invalid, Unavailable
-from stationmaster.storage import Transaction, open_database
+from stationmaster.storage import Transaction, open_database, pulse
 from stationmaster.storage import postgresql as module
 from stationmaster.storage.postgresql import PostgresDatabase
 from tests.support.postgres import PostgresServer
+from tests.support.proxy import Proxy
 from tests.unit.storage.tables import add, change, ids, make_notes
+
+KILL_OTHERS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -171,3 +178,107 @@ async def test_words_of_a_caller_are_not_taken_for_an_outage(postgres: PostgresD
     with pytest.raises(Invalid, match="cannot be kept") as caught:
         await postgres.write(lambda tx: add(tx, 1, "the disk is full\0 and locked"))
     assert "disk" not in caught.value.message
+
+
+async def refused_at_once(database: PostgresDatabase) -> None:
+    """Return once what is asked is refused without asking the server."""
+    while database._pulse.alive:
+        await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable, match="does not answer"):
+        await database.read(ids)
+
+
+async def answers_again(database: PostgresDatabase) -> None:
+    while not database._pulse.alive:
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(pulse, "EVERY_S", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_hangs_is_noticed_and_found_again(
+    postgres: PostgresDatabase, postgres_server: PostgresServer
+) -> None:
+    await postgres.write(partial(add, note_id=1))
+    postgres_server.hang()
+    try:
+        owed = asyncio.create_task(postgres.write(partial(add, note_id=2)))
+        await refused_at_once(postgres)
+        assert not owed.done()
+    finally:
+        postgres_server.wake()
+    assert await owed == 2
+    await answers_again(postgres)
+    assert await postgres.read(ids) == [1, 2]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_is_cut_off_without_a_word(
+    postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    async with Proxy(postgres_server.port) as proxy:
+        url = make_url(postgres_url).set(port=proxy.port).render_as_string(hide_password=False)
+        database = open_database(url, pool_size=2, statement_timeout=1.0)
+        assert isinstance(database, PostgresDatabase)
+        await make_notes(database)
+        proxy.dropping = True
+        owed = asyncio.create_task(database.write(partial(add, note_id=1)))
+        await refused_at_once(database)
+        with pytest.raises(Unavailable):
+            await owed
+        proxy.dropping = False
+        await answers_again(database)
+        await database.write(partial(add, note_id=2))
+        assert await database.read(ids) == [2]
+        await database.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_statement_is_no_outage(postgres: PostgresDatabase) -> None:
+    slow = asyncio.create_task(
+        postgres.read(lambda tx: tx.execute(text("SELECT pg_sleep(2)")).all())
+    )
+    while not slow.done():
+        assert postgres._pulse.alive
+        await asyncio.sleep(0.01)
+    await slow
+    assert await postgres.read(ids) == []
+
+
+async def test_a_statement_that_takes_too_long_is_given_up(postgres_url: str) -> None:
+    database = open_database(postgres_url, statement_timeout=0.3)
+    with pytest.raises(Unavailable):
+        await database.read(lambda tx: tx.execute(text("SELECT pg_sleep(60)")).all())
+    busy = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' ||''")
+    while await database.read(lambda tx: tx.execute(busy).scalar()):
+        await asyncio.sleep(0.01)
+    await database.close()
+
+
+async def test_connections_that_are_killed_are_not_missed(
+    postgres_url: str, postgres: PostgresDatabase
+) -> None:
+    for pre_ping in (False, True):
+        other = open_database(postgres_url, pool_size=3, pre_ping=pre_ping, recycle=3600.0)
+        await asyncio.gather(*(other.read(ids) for _ in range(3)))
+        await postgres.read(lambda tx: tx.execute(KILL_OTHERS).all())
+        await asyncio.gather(*(other.write(partial(change, note_id=0, text="")) for _ in range(9)))
+        await other.close()
+
+
+async def test_statements_are_logged_on_demand_without_their_values(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = open_database(postgres_url, echo=True)
+    try:
+        await make_notes(database)
+        await database.write(partial(add, note_id=1, text="a word of the caller's"))
+        assert "INSERT INTO notes" in caplog.text
+        assert "a word of the caller's" not in caplog.text
+    finally:
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.NOTSET)
+        await database.close()
