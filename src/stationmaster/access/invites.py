@@ -149,7 +149,7 @@ class Invites:
         if statuses is not None:
             now = self._clock.now()
             query = query.where(or_(*(_both(_of_status(status, now)) for status in statuses)))
-        found = await self._database.read(
+        found = await self._database.browse(
             lambda tx: window(tx, query, invites.c.id, part, prefix="invite")
         )
         return Slice([_invite(row) for row in found.items], found.has_more)

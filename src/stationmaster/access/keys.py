@@ -203,7 +203,7 @@ class Keys:
             query = query.where(api_keys.c.created_by == sought.created_by)
         if sought.status is not None:
             query = query.where(*_of_status(sought.status, self._clock.now()))
-        found = await self._database.read(
+        found = await self._database.browse(
             lambda tx: window(tx, query, api_keys.c.id, part, prefix="key")
         )
         return Slice([from_row(row) for row in found.items], found.has_more)

@@ -100,7 +100,7 @@ class Members:
             find_project(tx, principal, project_id)
             return _window(tx, _all(principal, kind, project_id), kind, part)
 
-        found = await self._database.read(query)
+        found = await self._database.browse(query)
         return Slice([_member(row) for row in found.items], found.has_more)
 
     async def of_account(
@@ -115,7 +115,7 @@ class Members:
             column, part = project_members.c.project_id, Window(limit, after)
             return window(tx, wanted, column, part, prefix="proj")
 
-        found = await self._database.read(query)
+        found = await self._database.browse(query)
         return Slice([_member(row) for row in found.items], found.has_more)
 
     async def update(

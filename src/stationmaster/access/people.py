@@ -146,7 +146,7 @@ class Users:
             query = query.where(users.c.email == email.lower())
         if roles is not None:
             query = query.where(users.c.role.in_(roles))
-        found = await self._database.read(
+        found = await self._database.browse(
             lambda tx: window(tx, query, users.c.id, part, prefix="user")
         )
         return Slice([user_of(row) for row in found.items], found.has_more)

@@ -123,7 +123,7 @@ class Projects:
             if len(ids) > MAX_IDS:
                 raise Invalid(f"ids has more than {MAX_IDS} entries.", param="ids")
             query = query.where(projects.c.id.in_(ids))
-        found = await self._database.read(
+        found = await self._database.browse(
             lambda tx: window(tx, query, projects.c.id, part, prefix="proj")
         )
         return Slice([_project(row) for row in found.items], found.has_more)

@@ -113,7 +113,7 @@ class ServiceAccounts:
         )
         if not archived:
             query = query.where(service_accounts.c.archived_at.is_(None))
-        found = await self._database.read(
+        found = await self._database.browse(
             lambda tx: window(tx, query, service_accounts.c.id, part, prefix="svac")
         )
         return Slice([_account(row) for row in found.items], found.has_more)

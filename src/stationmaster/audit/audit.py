@@ -131,7 +131,7 @@ class Audit:
         query = _of(principal, sought).order_by(audit_entries.c.seq.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(audit_entries.c.seq < _cursor(after))
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [_entry(row) for row in rows[:limit]]
         return Page(items, str(items[-1].seq) if len(rows) > limit else None)
 
@@ -158,7 +158,7 @@ class Audit:
                 .order_by(audit_entries.c.seq)
                 .limit(EXPORT_PAGE)
             )
-            entries = await self._database.read(partial(_read, page))
+            entries = await self._database.browse(partial(_read, page))
             if not entries:
                 return
             yield entries

@@ -141,7 +141,7 @@ class Batches:
         if before is not None:
             query, order = query.where(batches.c.id > before), batches.c.id.asc()
         query = query.order_by(order).limit(limit + 1)
-        rows = list(await self._database.read(lambda tx: tx.execute(query).all()))
+        rows = list(await self._database.browse(lambda tx: tx.execute(query).all()))
         items = [batch_of(row) for row in rows[:limit]]
         if before is not None:
             items.reverse()

@@ -175,7 +175,7 @@ class Definitions:
         if subject_id is not None:
             conditions.append(budgets.c.subject_id == subject_id)
         query = select(budgets).where(*conditions).order_by(budgets.c.id.desc()).limit(size + 1)
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [self._view(row) for row in rows[:size]]
         return Page(items, items[-1].id if len(rows) > size else None)
 

@@ -134,7 +134,7 @@ class Reports:
             rows = totals(tx, organization_id, models)
             return rows, groups, _allowance(tx, principal, known, self._clock.now())
 
-        rows, groups, allowance = await self._database.read(query)
+        rows, groups, allowance = await self._database.browse(query)
         by_model: dict[str, ModelUsage] = {}
         for row in rows:
             model, provider = row.group
@@ -185,7 +185,7 @@ class Reports:
         else:
             sought = sought.within(principal.owner.project_id)
         organization_id = principal.owner.organization_id
-        return await self._database.read(lambda tx: totals(tx, organization_id, sought))
+        return await self._database.browse(lambda tx: totals(tx, organization_id, sought))
 
     async def lines(
         self,
@@ -220,7 +220,7 @@ class Reports:
                 .order_by(columns.at, columns.call_id)
                 .limit(LINES)
             )
-            rows = await self._database.read(lambda tx, page=query: tx.execute(page).all())  # type: ignore[misc]
+            rows = await self._database.browse(lambda tx, page=query: tx.execute(page).all())  # type: ignore[misc]
             if not rows:
                 return
             yield [_line(row) for row in rows]

@@ -135,7 +135,7 @@ class SpendRequests:
         if statuses is not None:
             query = query.where(spend_requests.c.status.in_(statuses))
         query = query.order_by(spend_requests.c.id.desc()).limit(limit + 1)
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [_of(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 

@@ -199,7 +199,7 @@ class Files:
             query = query.where(files.c.purpose == purpose)
         if after is not None:
             query = query.where(files.c.id < check_id(after, "file"))
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [_file(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 

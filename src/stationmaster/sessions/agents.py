@@ -173,7 +173,7 @@ class Agents:
         if after is not None:
             wanted = wanted.where(agents.c.id < check_id(after, "agent"))
         wanted = wanted.order_by(agents.c.id.desc()).limit(limit + 1)
-        rows = await self._database.read(lambda tx: tx.execute(wanted).all())
+        rows = await self._database.browse(lambda tx: tx.execute(wanted).all())
         items = [_from_row(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 

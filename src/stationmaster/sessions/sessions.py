@@ -186,7 +186,7 @@ class Sessions:
             query = query.where(sessions.c.id < after if descending else sessions.c.id > after)
         order = sessions.c.id.desc() if descending else sessions.c.id
         query = query.order_by(order).limit(limit + 1).offset(offset)
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [from_row(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
@@ -194,7 +194,7 @@ class Sessions:
         """How many `list` would give in all."""
         principal.require("read:sessions")
         query = select(func.count()).select_from(of_owner(principal.owner, wanted).subquery())
-        return await self._database.read(lambda tx: int(tx.execute(query).scalar_one()))
+        return await self._database.browse(lambda tx: int(tx.execute(query).scalar_one()))
 
     async def update(self, principal: Principal, session_id: str, patch: SessionPatch) -> Session:
         """Change a session. Raises `Conflict` where it is archived or terminated.

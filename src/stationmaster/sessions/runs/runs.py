@@ -207,7 +207,7 @@ class Runs:
             if state not in State.__args__:  # type: ignore[attr-defined]
                 raise Invalid(f"There is no status {state[:32]!r}.", param="status")
             query = query.where(runs.c.state == state)
-        rows = await self._database.read(lambda tx: tx.execute(query).all())
+        rows = await self._database.browse(lambda tx: tx.execute(query).all())
         items = [from_row(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
