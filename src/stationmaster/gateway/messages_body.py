@@ -94,7 +94,9 @@ def _thinking_budget(members: Members) -> int:
 
 def _costly_tools(members: Members) -> list[_Tool]:
     """The tools, where there may be some that cost more than their tokens."""
-    raw = bytes(members.get("tools", b""))
+    if "tools" not in members:
+        return []
+    raw = bytes(members["tools"])
     if not any(word in raw for word in (b"advisor", b"web_search_", b"\\u")):
         return []
     return read(members, "tools", _tools) or []

@@ -5,7 +5,8 @@ Everything that a path answers has the shape of its vendor, errors of every kind
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
@@ -173,16 +174,13 @@ class _Client:
         if self._watch is None:
             return False
         self._watch.cancel()
-        try:
+        if not self._gone or self._work is None:
+            return False
+        # Its cancel may be still to come, where the work was done already.
+        with suppress(asyncio.CancelledError):
             await asyncio.wait((self._watch,))
-        except asyncio.CancelledError:
-            # Its own cancel, arriving when the work was done already.
-            if not self._gone:
-                raise
-        if self._gone and self._work is not None:
-            self._work.uncancel()
-            return kind is asyncio.CancelledError
-        return False
+        self._work.uncancel()
+        return kind is asyncio.CancelledError
 
     def _begin(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._until_gone())
@@ -284,6 +282,7 @@ def _told_of(call: GatewayCall, asked: Prepared) -> RawHeaders:
     return told
 
 
+@lru_cache(maxsize=1024)
 def _plain(name: str) -> bytes:
     """A name as a header's value: what is not plain ASCII is left out."""
     return "".join(sign for sign in name if "!" <= sign <= "~").encode()
