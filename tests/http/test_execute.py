@@ -1,4 +1,4 @@
-"""Guide 3's view: a prompt in, its events out, gone on with, watched again."""
+"""`/api/execute`: a prompt in, its events out, gone on with, watched again."""
 
 import asyncio
 import json

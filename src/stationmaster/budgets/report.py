@@ -160,7 +160,7 @@ class Reports:
         return Standing(total.usage.total, total.cost, limit, remaining)
 
     def since(self, period: str) -> tuple[Period, Millis]:
-        """When a period of guide 0 began. Raises `Invalid` for an unknown one."""
+        """When the day, week or month of a report began. Raises `Invalid` for an unknown one."""
         if period not in get_args(Period):
             raise Invalid("period must be day, week or month.", param="period")
         known = cast(Period, period)

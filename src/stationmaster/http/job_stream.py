@@ -1,4 +1,4 @@
-"""One turn of a session as guide 3's events.
+"""One turn of a session as the events of `/api/execute`.
 
     id: 9
     data: {"type": "message", "content": "…", "timestamp": "…"}

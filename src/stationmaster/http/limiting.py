@@ -101,7 +101,7 @@ def with_standing(headers: RawHeaders, standing: Standing) -> RawHeaders:
 
 
 def headers_of(standing: Standing) -> RawHeaders:
-    """How a caller stands, as the guides have it, as OpenAI and as Anthropic do."""
+    """How a caller stands, in the usual headers, in OpenAI's and in Anthropic's."""
     requests, input_tokens, output_tokens = standing
     found: RawHeaders = []
     if requests is not None:

@@ -1,4 +1,4 @@
-"""Guide 3's view of sessions: a prompt in, its events out."""
+"""Sessions by `/api/execute`: a prompt in, its events out."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal

@@ -92,7 +92,7 @@ async def _answer(request: Request, body: ProcessRequest, gateway: Gateway) -> P
             provider=provider,
         )
     except BudgetExceeded as error:
-        # As guide 0's clients know it: they try again after a 429.
+        # Not a 429: this route's clients would try that again.
         raise Denied(error.message, code=error.error_code, **error.details) from None
     try:
         await call.start()
@@ -232,7 +232,7 @@ def _blocks(said: _Said) -> list[dict[str, Any]] | None:
 
 
 def _failure(status: int, message: str) -> StationmasterError:
-    """A provider's refusal, as guide 0 has them."""
+    """A provider's refusal, in this route's words."""
     match status:
         case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
             return Invalid(message, code="upstream_refused")

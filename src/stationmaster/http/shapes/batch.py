@@ -1,4 +1,4 @@
-"""Prompts in a batch, as guide 0 has them."""
+"""Prompts in a batch, and the answer to each."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Sessions as guide 3's clients know them; guide 2's fields stand beside theirs."""
+"""Sessions in the words of `/api/execute`, and in those of lists with an envelope beside them."""
 
 from typing import Annotated, Literal
 
@@ -77,7 +77,7 @@ class JobSession(Reply):
 
 
 class Enveloped(Reply):
-    """What stands around every answer of guide 2."""
+    """What stands around an answer for clients that look for `success` first."""
 
     success: Literal[True] = True
     message: str

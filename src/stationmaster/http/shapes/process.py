@@ -1,4 +1,4 @@
-"""A model call and the providers, in the words of many providers' one API, as guide 0 has them."""
+"""A model call and the providers, in words that are the same for all of them."""
 
 from typing import Annotated, Any, Literal
 

@@ -123,7 +123,7 @@ def error_frame(error: StationmasterError, **told: Any) -> dict[str, Any]:
         frame["param"] = error.param
     if (after := getattr(error, "retry_after", None)) is not None:
         frame["retry_after"] = after
-    # As guide 0's clients read it.
+    # Where clients look that read no codes.
     frame["error"] = error.message
     return frame
 

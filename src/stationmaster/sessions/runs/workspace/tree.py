@@ -23,7 +23,7 @@ EntryType = Literal["file", "directory", "link", "other"]
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO for reading would wait for a writer that never comes.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_MOUNT_POINTS = ("project", "workspace")  # names the agent and the guides give to the root
+_MOUNT_POINTS = ("project", "workspace")  # names that agents and people give to the root
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_REGULAR = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENODEV}
