@@ -2,7 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import select
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -45,8 +49,6 @@ class Shell:
                         return str(item["id"])
 
     async def chat(self, *arguments: str, stdin: str) -> Done:
-        import sys
-
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "stationmaster", "chat", *arguments),
             cwd=self.directory,
@@ -77,6 +79,67 @@ async def test_a_chat_asks_before_each_call_and_goes_on(shell: Shell) -> None:
     session = json.loads(await shell.said("sessions", "list", "-o", "json"))["sessions"][0]
     again = await shell.chat("--session", session["id"], stdin="/session\n")
     assert session["id"] in again.err
+
+
+async def test_a_conversation_in_a_real_terminal(shell: Shell) -> None:
+    """Prompts stand where somebody is to type; what a program reads is free of them."""
+    async with terminal(shell) as (typed, shown):
+        await shown("you> ")
+        typed(TASK)
+        for _ in range(CALLS):
+            await shown("may it? [y/N, or why not] ")
+            typed("y")
+        assert "2 3 5 7 11" in await shown("you> ")
+        typed("/session")
+        assert "sesn_" in await shown("you> ")
+        typed("/nonsense")
+        assert "/interrupt" in await shown("you> ")
+        typed("/exit")
+
+
+@asynccontextmanager
+async def terminal(
+    shell: Shell,
+) -> AsyncIterator[tuple[Callable[[str], None], Callable[[str], Awaitable[str]]]]:
+    """A chat in a pseudo terminal: how to type, and how to wait for what it shows."""
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stationmaster", "chat"),
+        cwd=shell.directory,
+        env=environment(shell.directory, TERM="xterm", **shell.env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    screen = bytearray()
+
+    def typed(line: str) -> None:
+        os.write(ours, f"{line}\n".encode())
+
+    async def shown(words: str) -> str:
+        """What has come since the last time, as soon as `words` are among it."""
+        async with asyncio.timeout(90):
+            while words.encode() not in screen:
+                readable, _, _ = await asyncio.to_thread(select.select, [ours], [], [], 1.0)
+                assert readable or process.returncode is None, screen.decode()
+                if readable:
+                    screen.extend(os.read(ours, 65536))
+        end = screen.index(words.encode()) + len(words)
+        before = bytes(screen[:end])
+        del screen[:end]
+        return before.decode()
+
+    try:
+        yield typed, shown
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
 
 
 async def test_what_is_denied_does_not_happen(shell: Shell) -> None:

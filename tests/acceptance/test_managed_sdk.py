@@ -276,10 +276,10 @@ async def test_the_typescript_sdk(scratch: Path) -> None:
     project = scratch / "node"
     await node.prepared(project)
     async with serving(scratch) as (server, _):
-        env = {"BASE_URL": server.url, "API_KEY": ADMIN_KEY}
+        env = {"BASE_URL": server.url, "API_KEY": ADMIN_KEY, "PICTURE": png(40)}
         scenarios = (
-            *("definitions", "files", "resources", "conversation", "confirmation", "runner"),
-            "absent",
+            *("definitions", "files", "resources", "conversation", "interrupt", "threads"),
+            *("confirmation", "runner", "absent"),
         )
         told = await node.run(project, "node", "out/drive.js", *scenarios, env=env)
     assert [line for line in told.splitlines() if line.endswith(": ok")] == [

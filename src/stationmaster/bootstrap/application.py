@@ -444,7 +444,14 @@ async def _run(
         await services.sessions.clear(job)
 
     handlers = {QUEUED_JOB: worker.ring, DELETED_JOB: clear, BATCH_JOB: executor.ring}
-    outbox = Runner(core.database, core.bus, core.clock, handlers, instance_id=core.instances.id)
+    outbox = Runner(
+        core.database,
+        core.bus,
+        core.clock,
+        handlers,
+        instance_id=core.instances.id,
+        heard={QUEUED_JOB: worker.hear},
+    )
     background: dict[str, Callable[[], Awaitable[None]]] = {
         "worker": worker.run,
         "pool": pool.run,

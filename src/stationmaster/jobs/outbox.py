@@ -9,6 +9,7 @@ An attempt that is cut by a crash counts like one that fails.
 A handler runs at least once: it must be idempotent by the job's id.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.text import scrub
-from stationmaster.live.bus import Bus
+from stationmaster.live.bus import Bus, Subscription
 from stationmaster.storage import Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ MAX_ATTEMPTS = 8
 FIRST_DELAY_S = 1.0  # doubled at each retry: the last comes about two minutes after the first
 CLAIM_BATCH = 20
 POLL_S = 2.0  # how late a scheduled job, or one whose wake-up was lost, may start
+GATHER_S = 0.05  # until jobs that were told of already are claimed, many at once
 TOPIC = "jobs"
 DEADLY = "No attempt at it came to an end: it may be what ends the servers that try."
 
@@ -75,7 +77,7 @@ class Outbox:
                 "created_at": now,
             },
         )
-        tx.on_commit(lambda: self._bus.publish(TOPIC, None))
+        tx.on_commit(lambda: self._bus.publish(TOPIC, kind))
         return job_id
 
 
@@ -90,12 +92,19 @@ class Runner:
         handlers: Mapping[str, Handler],
         *,
         instance_id: str,
+        heard: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
+        """`heard` is told of kinds of jobs that are doorbells, before one is claimed.
+
+        What they ring for then need not wait for the writes of claiming. A ring may be lost, or
+        come for nothing; the job itself is done as every other.
+        """
         self._database = database
         self._bus = bus
         self._clock = clock
         self._handlers = handlers
         self._instance_id = instance_id
+        self._heard = heard or {}
         self._interrupted = False
 
     async def run(self) -> None:
@@ -110,9 +119,18 @@ class Runner:
                     log.warning("The outbox cannot be read; trying again.")
                 if not done:
                     await wake.wait(POLL_S)
-                    wake.reset()
+                    await self._listen(wake)
         finally:
             self._bus.unsubscribe(wake)
+
+    async def _listen(self, wake: Subscription) -> None:
+        """Take what was said; where all of it could be passed on, the jobs can wait a moment."""
+        said = set(wake.take())
+        for kind in said & self._heard.keys():
+            self._heard[kind]()
+        if said and said <= self._heard.keys():
+            await asyncio.sleep(GATHER_S)
+        wake.reset()
 
     async def drain(self) -> int:
         """Do what is due now; return how many jobs were tried. Not to be called twice at once."""

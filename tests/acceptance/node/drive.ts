@@ -28,6 +28,13 @@ async function untilIdle(stream: AsyncIterable<StreamEvent>): Promise<StreamEven
   throw new Error(`The stream ended early: ${seen.map((event) => event.type).join(', ')}`);
 }
 
+/** Waits until a session is idle, whoever else reads its stream. */
+async function settled(id: string): Promise<void> {
+  while ((await sessions.retrieve(id)).status !== 'idle') {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 function said(events: StreamEvent[]): string {
   return events
     .flatMap((event) => (event.type === 'agent.message' ? event.content : []))
@@ -63,6 +70,13 @@ const scenarios: Record<string, () => Promise<void>> = {
 
     const environment = await environments.create({ name: 'there' });
     assert.equal((await environments.retrieve(environment.id)).name, 'there');
+    const changed = await environments.update(environment.id, { description: 'Over there.' });
+    assert.equal(changed.description, 'Over there.');
+    const places: string[] = [];
+    for await (const each of environments.list({ limit: 1 })) places.push(each.id);
+    assert.ok(places.includes(environment.id));
+    const closed = await environments.archive((await environments.create({ name: 'closed' })).id);
+    assert.ok(closed.archived_at);
     assert.equal((await environments.delete(environment.id)).type, 'environment_deleted');
     await assert.rejects(environments.retrieve(environment.id), NotFoundError);
   },
@@ -75,6 +89,7 @@ const scenarios: Record<string, () => Promise<void>> = {
     assert.equal(await (await files.download(file.id)).text(), 'hello');
     const found: string[] = [];
     for await (const item of files.list({ limit: 1 })) found.push(item.id);
+    assert.equal((await files.retrieveMetadata(file.id)).filename, 'hello.txt');
     assert.deepEqual(found, [file.id]);
     assert.equal((await files.delete(file.id)).id, file.id);
     await assert.rejects(files.retrieveMetadata(file.id), NotFoundError);
@@ -184,6 +199,60 @@ const scenarios: Record<string, () => Promise<void>> = {
     );
     assert.equal((await sessions.delete(session.id)).type, 'session_deleted');
     await assert.rejects(sessions.retrieve(session.id), NotFoundError);
+  },
+
+  async interrupt() {
+    const session = await newSession();
+    const stream = await sessions.events.stream(session.id, { event_deltas: ['agent.message'] });
+    await sessions.events.send(session.id, {
+      events: [
+        {
+          type: 'user.message',
+          content: [
+            { type: 'text', text: 'Please linger over this picture.' },
+            {
+              type: 'image',
+              source: { type: 'base64', media_type: 'image/png', data: process.env.PICTURE! },
+            },
+          ],
+        },
+      ],
+    });
+    for await (const event of stream) {
+      if (event.type !== 'event_delta') continue;
+      await sessions.events.send(session.id, { events: [{ type: 'user.interrupt' }] });
+      break;
+    }
+    await settled(session.id);
+    const rest = await sessions.events.stream(session.id);
+    await sessions.events.send(session.id, {
+      events: [{ type: 'user.message', content: [{ type: 'text', text: 'Say hello.' }] }],
+    });
+    assert.equal(said(await untilIdle(rest)), 'Hello there, my friend.');
+  },
+
+  async threads() {
+    const helper = await agents.create({ name: 'helper', model: 'claude-haiku-4-5' });
+    const session = await newSession({
+      tools: [{ type: 'agent_toolset_20260401' }],
+      multiagent: { type: 'coordinator', agents: [helper.id] },
+    });
+    const stream = await sessions.events.stream(session.id);
+    await sessions.events.send(session.id, {
+      events: [{ type: 'user.message', content: [{ type: 'text', text: 'Please delegate.' }] }],
+    });
+    const events = await untilIdle(stream);
+    const created = events.find((event) => event.type === 'session.thread_created');
+    assert.ok(created && created.type === 'session.thread_created');
+    const id = created.session_thread_id;
+    const where = { session_id: session.id };
+    assert.equal((await sessions.threads.retrieve(id, where)).id, id);
+    const kept: string[] = [];
+    for await (const event of sessions.threads.events.list(id, where)) kept.push(event.type);
+    assert.ok(kept.includes('agent.message'), kept.join());
+    const live = await sessions.threads.events.stream(id, where);
+    live.controller.abort();
+    assert.ok((await sessions.threads.archive(id, where)).archived_at);
   },
 
   async confirmation() {

@@ -36,9 +36,7 @@ class Leftovers:
         self._cli = process.pid
 
     def remember(self) -> None:
-        """Before the first turn: what is there now is the agent itself. Blocks for milliseconds."""
-        if self._own is not None:
-            return
+        """Once it is launched: what is there now is the agent itself. Blocks for milliseconds."""
         table = read_table()
         own = {each.pid: each for each in self._all(table)}
         self._own = frozenset(each.key for each in own.values())

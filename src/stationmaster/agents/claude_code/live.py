@@ -137,6 +137,8 @@ class LiveClaude:
             async with asyncio.timeout(timeout):
                 await self._open_remotes()
                 await self._client.connect()
+                # Now, and not when somebody waits for the first turn.
+                await asyncio.to_thread(self._leftovers.remember)
         except AgentProtocolError as error:
             error.stderr_tail = self._process.stderr_tail
             raise
@@ -186,7 +188,6 @@ class LiveClaude:
         try:
             await self._wait_or_fail(self._idle.wait())
             self._check_alive()
-            await asyncio.to_thread(self._leftovers.remember)
             await self._before_turn()
             self._check_alive()
             self._interrupt_wanted = False

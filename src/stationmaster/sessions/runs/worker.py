@@ -87,6 +87,10 @@ class Worker:
 
     async def ring(self, _job: Job) -> None:
         """There may be a run to claim. The handler of `run.queued` jobs."""
+        self.hear()
+
+    def hear(self) -> None:
+        """There may be a run to claim, of this very process. Sooner than its job is claimed."""
         self._doorbell.set()
 
     def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
