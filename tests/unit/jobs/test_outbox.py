@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from stationmaster.jobs import Job, Outbox, Parked
+from stationmaster.jobs import Job, Outbox, Parked, Runner
 from stationmaster.jobs import outbox as module
 from stationmaster.jobs.tables import jobs
 from stationmaster.kernel.clock import ManualClock
@@ -65,7 +65,7 @@ async def test_a_job_of_a_verb_that_fails_never_was(
     assert await runner(work=Done()).drain() == 0
     assert wake.take() == []
     await _put(database, outbox)
-    assert wake.take() == [None]
+    assert wake.take() == ["work"]
 
 
 async def test_a_job_is_due_after_its_delay(
@@ -252,6 +252,28 @@ async def test_run_does_what_comes_and_survives_the_database_being_away(
         await _put(database, outbox, number=3)
         found.add((await done.get()).id)
         assert job_id in found
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_doorbell_rings_whether_or_not_its_job_is_claimed(
+    database: Database, outbox: Outbox, bus: MemoryBus, clock: ManualClock
+) -> None:
+    done: asyncio.Queue[Job] = asyncio.Queue()
+    heard = asyncio.Event()
+    runner = Runner(
+        database, bus, clock, {"work": done.put}, instance_id="ins_a", heard={"bell": heard.set}
+    )
+    running = asyncio.create_task(runner.run())
+    async with asyncio.timeout(30):
+        await _put(database, outbox, "work")
+        await done.get()
+        await _put(database, outbox, "bell")
+        await heard.wait()
+        assert [row.state for row in await _rows(database) if row.kind == "bell"] == ["waiting"]
+        await _put(database, outbox, "work")
+        await done.get()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
