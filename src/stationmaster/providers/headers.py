@@ -12,6 +12,9 @@ _VENDOR_PREFIX = "anthropic-"
 # Names under the vendor's prefix that would carry a credential, or choose whose account pays.
 _CREDENTIAL_WORDS = ("key", "token", "auth", "secret", "cookie", "organization", "workspace")
 
+_ANTHROPICS_ID = "request-id"
+_OPENAIS_ID = "x-request-id"
+
 _NOT_TO_CLIENT = frozenset(
     {
         # hop-by-hop, and what our own server says of the body it sends
@@ -48,7 +51,8 @@ _NOT_TO_CLIENT = frozenset(
         "openai-project",
     }
 )
-_NOT_TO_CLIENT_PREFIXES = ("access-control-", "cf-", "x-envoy-")
+# The last is ours: nobody else may say what a call cost.
+_NOT_TO_CLIENT_PREFIXES = ("access-control-", "cf-", "x-envoy-", "x-stationmaster-")
 
 
 def to_provider(headers: Iterable[tuple[str, str]]) -> Headers:
@@ -57,8 +61,17 @@ def to_provider(headers: Iterable[tuple[str, str]]) -> Headers:
 
 
 def to_client(headers: Iterable[tuple[str, str]]) -> Headers:
-    """What of a provider's headers may pass on. Names come out in lower case."""
-    return tuple([(name.lower(), value) for name, value in headers if _passes_back(name)])
+    """What of a provider's headers may pass on. Names come out in lower case.
+
+    `x-request-id` is this server's own: OpenAI's, of that name, goes on as Anthropic's is called.
+    """
+    passing = [(name.lower(), value) for name, value in headers if _passes_back(name)]
+    theirs = [value for name, value in passing if name == _OPENAIS_ID]
+    if theirs:
+        passing = [item for item in passing if item[0] != _OPENAIS_ID]
+        if not any(name == _ANTHROPICS_ID for name, _ in passing):
+            passing.append((_ANTHROPICS_ID, theirs[0]))
+    return tuple(passing)
 
 
 # The names are few and come with every call; a client that invents some pushes out others, no more.

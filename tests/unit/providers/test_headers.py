@@ -72,7 +72,17 @@ def test_what_tells_of_the_answer_passes_to_the_client(name: str) -> None:
         "anthropic-organization-id",
         "Access-Control-Allow-Origin",
         "CF-Ray",
+        "X-Stationmaster-Cost-USD",
     ],
 )
 def test_what_tells_of_the_connection_or_the_account_does_not(name: str) -> None:
     assert to_client([(name, "value")]) == ()
+
+
+def test_a_providers_id_of_the_request_has_one_name() -> None:
+    assert to_client([("X-Request-Id", "theirs"), ("a", "b")]) == (
+        ("a", "b"),
+        ("request-id", "theirs"),
+    )
+    both = [("request-id", "theirs"), ("x-request-id", "another")]
+    assert to_client(both) == (("request-id", "theirs"),)

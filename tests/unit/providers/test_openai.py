@@ -112,7 +112,7 @@ async def test_what_tells_the_account_stays_here() -> None:
         await whole(reply)
         await provider.aclose()
     names = {name for name, _ in reply.headers}
-    assert "x-request-id" in names
+    assert "request-id" in names
     assert not names & {"openai-organization", "openai-project"}
 
 
