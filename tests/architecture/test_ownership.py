@@ -45,6 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
         "budgets",
         "files",
         "idempotency",
+        "responses",
         "batches",
         "sessions",
         "transcripts",

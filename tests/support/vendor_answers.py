@@ -24,6 +24,10 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
+def id_of(prefix: str, model: str, text: str) -> str:
+    return prefix + "v" + hashlib.sha256(f"{model} {text}".encode()).hexdigest()[:20]
+
+
 def tokens(text: str) -> int:
     return len(text) // 4 + 1
 
@@ -124,7 +128,7 @@ def aws_frames(events: Sequence[Json]) -> list[bytes]:
 
 def completion(model: str, text: str) -> Json:
     return {
-        "id": "chatcmpl-1",
+        "id": id_of("chatcmpl-", model, text),
         "object": "chat.completion",
         "created": CREATED,
         "model": model,
@@ -141,7 +145,7 @@ def completion(model: str, text: str) -> Json:
 
 def completion_frames(model: str, text: str, *, include_usage: bool) -> list[bytes]:
     common = {
-        "id": "chatcmpl-1",
+        "id": id_of("chatcmpl-", model, text),
         "object": "chat.completion.chunk",
         "created": CREATED,
         "model": model,
@@ -181,12 +185,20 @@ def embedding_list(model: str, inputs: Sequence[str], *, packed: bool) -> Json:
 def response(model: str, text: str) -> Json:
     content = {"type": "output_text", "text": text, "annotations": []}
     return {
-        "id": "resp_1",
+        "id": id_of("resp_", model, text),
         "object": "response",
         "created_at": CREATED,
         "status": "completed",
         "model": model,
-        "output": [{"type": "message", "role": "assistant", "content": [content]}],
+        "output": [
+            {
+                "type": "message",
+                "id": id_of("msg_", model, text),
+                "role": "assistant",
+                "status": "completed",
+                "content": [content],
+            }
+        ],
         "usage": {"input_tokens": 4, "output_tokens": tokens(text), "total_tokens": 9},
     }
 
@@ -194,9 +206,24 @@ def response(model: str, text: str) -> Json:
 def response_events(model: str, text: str) -> list[Json]:
     whole = response(model, text)
     begun = {**whole, "status": "in_progress", "output": []}
-    events: list[Json] = [{"type": "response.created", "response": begun}]
-    events += [{"type": "response.output_text.delta", "delta": piece} for piece in pieces(text)]
-    events.append({"type": "response.completed", "response": whole})
+    [item], at = whole["output"], {"output_index": 0}
+    [part], where = item["content"], {"item_id": item["id"], "content_index": 0, **at}
+    new = {**item, "status": "in_progress", "content": []}
+    events: list[Json] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.output_item.added", "item": new, **at},
+        {"type": "response.content_part.added", "part": {**part, "text": ""}, **where},
+    ]
+    events += [
+        {"type": "response.output_text.delta", "delta": piece, "logprobs": [], **where}
+        for piece in pieces(text)
+    ]
+    events += [
+        {"type": "response.output_text.done", "text": text, "logprobs": [], **where},
+        {"type": "response.content_part.done", "part": part, **where},
+        {"type": "response.output_item.done", "item": item, **at},
+        {"type": "response.completed", "response": whole},
+    ]
     return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
 

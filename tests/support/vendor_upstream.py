@@ -264,6 +264,9 @@ _ROUTES: Mapping[str, Callable[[VendorUpstream, Call], Answer]] = {
 
 
 def _text(call: Call) -> str:
-    asked = call.json.get("messages") or [{"content": call.json.get("input", "")}]
-    word = re.sub(r"^Say |\.$", "", asked[-1]["content"])
+    asked = call.json.get("messages") or call.json.get("input", "")
+    said = asked if isinstance(asked, str) else asked[-1]["content"]
+    if not isinstance(said, str):
+        said = said[-1]["text"]
+    word = re.sub(r"^Say |\.$", "", said)
     return f"Here it is: {word}. And some more words."

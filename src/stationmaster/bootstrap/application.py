@@ -35,6 +35,7 @@ from stationmaster.jobs import Job, Outbox, Runner
 from stationmaster.kernel.clock import Clock, SystemClock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.providers.base import Provider
+from stationmaster.responses import Responses
 from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.catalogue import Catalogue as Offers
 from stationmaster.sessions.environments import Environments
@@ -324,6 +325,12 @@ def _services(
         stored_files=core.stored_files,
         batches=batching.batches(core, settings),
         idempotency=IdempotencyKeys(core.database, core.clock, core.record.sealer, core.instances),
+        responses=Responses(
+            core.database,
+            core.clock,
+            core.record.sealer,
+            lifetime=settings.responses_retention,
+        ),
         reports=Reports(core.database, core.clock),
         budgets=defined,
         spend_requests=money.requests(core, defined),
@@ -425,6 +432,7 @@ async def _run(
             with contextlib.suppress(Unavailable):
                 await core.stored_files.sweep()
                 await services.idempotency.sweep()
+                await services.responses.sweep()
                 await services.batches.sweep()
                 await services.spend_requests.sweep()
             await asyncio.sleep(SWEEP_S)

@@ -10,6 +10,7 @@ from stationmaster.bootstrap.identity import MINUTE_S, sealer_of
 from stationmaster.kernel.clock import SystemClock
 from stationmaster.kernel.errors import Conflict
 from stationmaster.migrations import HEAD, current
+from stationmaster.responses import Responses
 from stationmaster.settings import Settings, load_secret_key
 from stationmaster.storage import open_database
 
@@ -21,10 +22,15 @@ class Vault:
     chains: Chains
     keyring: Keyring
     signing_keys: SigningKeys
+    responses: Responses
 
     async def reseal(self) -> int:
         """Seal with the present key what an older one sealed; return how many values."""
-        return await self.keyring.reseal() + await self.signing_keys.reseal()
+        return (
+            await self.keyring.reseal()
+            + await self.signing_keys.reseal()
+            + await self.responses.reseal()
+        )
 
 
 @asynccontextmanager
@@ -48,6 +54,7 @@ async def vault(settings: Settings) -> AsyncIterator[Vault]:
         keyring = Keyring(database, sealer, clock)
         lifetime = settings.access_token_expire_minutes * MINUTE_S
         keys = SigningKeys(database, sealer, clock, token_lifetime=lifetime)
-        yield Vault(Chains(database, keyring, clock), keyring, keys)
+        kept = Responses(database, clock, sealer, lifetime=settings.responses_retention)
+        yield Vault(Chains(database, keyring, clock), keyring, keys, kept)
     finally:
         await database.close()

@@ -34,7 +34,13 @@ _stream_options = msgspec.json.Decoder(_StreamOptions | None)
 _PACKED = (b'"file"', b'"input_file"')
 _PICTURES = (b'"image_url"', b'"input_image"')
 _ABROAD_URL = re.compile(rb'"(?:url|image_url|file_id)"[ \t\r\n]*+:[ \t\r\n]*+"(?!data:)')
-_ABROAD = frozenset({"previous_response_id", "conversation", "prompt"})
+_ABROAD = frozenset({"prompt"})
+_NOT_HERE = {
+    "previous_response_id": "The response is not kept here; send the whole conversation.",
+    "conversation": "Conversations are not kept here; use previous_response_id.",
+    "background": "Responses are not made in the background here; use /v1/batches.",
+}
+"""Members of Responses that would have a provider spend, or tell, what this server cannot see."""
 
 
 def parse_chat(raw: bytes) -> CallBody:
@@ -73,6 +79,9 @@ def parse_chat(raw: bytes) -> CallBody:
 def parse_responses(raw: bytes) -> CallBody:
     """Read a request of the Responses API. Raises `Invalid` as `parse_messages` does."""
     members, escaped = _open(raw)
+    for name, why in _NOT_HERE.items():
+        if name in members and bytes(members[name]) not in {b"null", b"false"}:
+            raise Invalid(f"{name}: {why}", param=name)
     try:
         return CallBody(
             operation="responses",

@@ -97,6 +97,7 @@ def create_app(services: Services) -> App:
         gatekeeper,
         faces=FACES,
         adviser=Adviser(services.reports, services.options),
+        responses=services.responses,
         keepalive=services.options.keepalive,
     )
     stream = StreamApp(services, gatekeeper)

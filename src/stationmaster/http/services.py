@@ -24,6 +24,7 @@ from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
 from stationmaster.kernel.clock import Clock
 from stationmaster.limits import Failures, Limiter
+from stationmaster.responses import Responses
 from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.catalogue import Catalogue
@@ -88,6 +89,7 @@ class Services:
     batches: Batches
     prompts: PromptPool
     idempotency: IdempotencyKeys
+    responses: Responses
     reports: Reports
     budgets: Definitions
     spend_requests: SpendRequests

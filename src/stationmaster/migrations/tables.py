@@ -8,6 +8,7 @@ import stationmaster.events.tables
 import stationmaster.files.tables
 import stationmaster.idempotency.tables
 import stationmaster.jobs.tables
+import stationmaster.responses.tables
 import stationmaster.sessions.tables
 import stationmaster.transcripts.tables  # noqa: F401
 from stationmaster.storage.schema import metadata

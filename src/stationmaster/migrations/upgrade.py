@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-HEAD = "0012"
+HEAD = "0013"
 LOCK_ID = 7_302_517_311  # any number that no other program takes as its advisory lock
 CONNECT_TIMEOUT_S = 10
 

@@ -84,6 +84,13 @@ class ModelSettings(SecuritySettings):
         "For how long.",
         aliases=("CIRCUIT_BREAKER_RECOVERY_SECONDS",),
     )
+    responses_retention: float = setting(
+        _MODELS,
+        duration("0s", "3650d"),
+        "30d",
+        "How long a response of /v1/responses is kept, so that a client can go on after it by"
+        " previous_response_id. 0: none is kept.",
+    )
     offline_delay: float = setting(
         _MODELS, duration("0s", "10s"), "15ms", "The pause between the pieces of an offline answer."
     )

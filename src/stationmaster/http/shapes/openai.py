@@ -1,6 +1,6 @@
 """Files and batches, in OpenAI's shape. Times are in seconds since 1970."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -95,3 +95,21 @@ class OpenAIBatchPage(Reply):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class OpenAIResponseDeleted(Reply):
+    """A response that is kept no more."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class OpenAIInputItems(Reply):
+    """What a response answers to, an item each."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

@@ -27,11 +27,13 @@ from stationmaster.http.wire.exchange import (
 )
 from stationmaster.http.wire.face import Face
 from stationmaster.http.wire.plain_chat import Prepared, prepare, with_plain_members
+from stationmaster.http.wire.remembered import remember
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError, UpstreamTimeout
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.money import to_dollars
 from stationmaster.kernel.principal import Principal
 from stationmaster.limits import RateLimited
+from stationmaster.responses import Responses
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +60,7 @@ class ModelApp:
         faces: Mapping[str, Face],
         otherwise: Face,
         adviser: Adviser | None,
+        responses: Responses | None,
         keepalive: float,
         max_body: int,
     ) -> None:
@@ -66,6 +69,7 @@ class ModelApp:
         self._faces = faces
         self._otherwise = otherwise
         self._adviser = adviser
+        self._responses = responses
         self._keepalive = keepalive
         self._max_body = max_body
 
@@ -115,6 +119,9 @@ class ModelApp:
             asked = Prepared(raw)
             if face.operation == "chat" and self._adviser is not None:
                 asked = await prepare(principal, raw, self._adviser)
+            elif face.operation == "responses" and self._responses is not None:
+                found = await remember(principal, raw, self._responses)
+                asked = Prepared(found.raw, turn=found.turn)
             call = await self._gateway.admit(
                 principal, asked.raw, headers, query, operation=face.operation, address=address
             )
@@ -131,12 +138,14 @@ def model_app(
     *,
     faces: Mapping[str, Face] = anthropic.FACES,
     adviser: Adviser | None = None,
+    responses: Responses | None = None,
     keepalive: float = KEEPALIVE_SECONDS,
     max_body: int = MAX_BODY_BYTES,
 ) -> App:
     """The app for the paths of `faces`, on TCP and unix sockets alike.
 
-    `adviser` chooses for chats that name no model; without one they are refused. `keepalive` is in
+    `adviser` chooses for chats that name no model; without one they are refused. `responses` keeps
+    those of OpenAI's Responses API. `keepalive` is in
     seconds, `max_body` in bytes. Any other path gets a 404 in Anthropic's
     shape, any other method a 405.
     """
@@ -146,6 +155,7 @@ def model_app(
         faces=faces,
         otherwise=anthropic.FACES[anthropic.MESSAGES],
         adviser=adviser,
+        responses=responses,
         keepalive=keepalive,
         max_body=max_body,
     )
@@ -209,7 +219,8 @@ async def _relay(
                 return
             headers = [*_raw(_without(call.headers, "cache-control")), *_told_of(call, asked)]
             await exchange.begin(headers)
-            async with aclosing(call.chunks()) as chunks:
+            told = call.chunks() if asked.turn is None else asked.turn.chunks(call.chunks())
+            async with aclosing(told) as chunks:
                 async for chunk in chunks:
                     await exchange.write(chunk)
     except StationmasterError as error:
@@ -247,8 +258,11 @@ async def _relay_whole(
     await exchange.quiet()
     if not exchange.started:
         headers = [*_raw(call.headers), *_retry_after(call), *_told_of(call, asked)]
-        if face.operation == "chat" and call.status == HTTPStatus.OK:
-            body = with_plain_members(call, body)
+        if call.status == HTTPStatus.OK:
+            if asked.turn is not None:
+                body = await asked.turn.whole(body)
+            elif face.operation == "chat":
+                body = with_plain_members(call, body)
         await exchange.whole(call.status, headers, body)
         return
     # The stream was begun while the provider was silent; its answer can only be an event now.

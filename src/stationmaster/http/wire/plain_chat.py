@@ -11,6 +11,7 @@ import msgspec
 from stationmaster.gateway import GatewayCall
 from stationmaster.gateway.members import Members, decode, locate, read
 from stationmaster.http.advising import Adviser
+from stationmaster.http.wire.remembered import Turn
 from stationmaster.kernel.errors import Denied, Invalid
 from stationmaster.kernel.money import to_dollars
 from stationmaster.kernel.principal import Principal
@@ -36,11 +37,15 @@ _seconds = msgspec.json.Decoder(float | None)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request in OpenAI's format. `timeout` is in seconds; `reason` is why the model is that."""
+    """A request that is ready to be sent.
+
+    `timeout` is in seconds; `reason` is why the model is that; `turn` is what is to be kept.
+    """
 
     raw: bytes
     timeout: float | None = None
     reason: str | None = None
+    turn: Turn | None = None
 
 
 async def prepare(principal: Principal, raw: bytes, adviser: Adviser) -> Prepared:

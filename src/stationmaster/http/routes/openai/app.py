@@ -10,7 +10,7 @@ from starlette.responses import Response
 from stationmaster.http.entrance import CLIENT_GONE
 from stationmaster.http.problems import allowed, request_id_of
 from stationmaster.http.routes.managed.refusals import wrong_fields
-from stationmaster.http.routes.openai import batches, files
+from stationmaster.http.routes.openai import batches, files, responses
 from stationmaster.http.wire import openai
 from stationmaster.http.wire.exchange import RequestGoneError
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
@@ -32,6 +32,7 @@ def openai_api() -> FastAPI:
     api.add_exception_handler(RequestValidationError, _on_validation_error)
     files.install(api)
     batches.install(api)
+    responses.install(api)
     return api
 
 

@@ -4,6 +4,7 @@ from stationmaster.http.wire.exchange import Scope
 
 BATCHES = "/v1/batches"
 FILES = "/v1/files"
+RESPONSES = "/v1/responses"
 _OF_ANTHROPIC = b"anthropic-"
 
 
@@ -13,7 +14,7 @@ def is_openai(scope: Scope) -> bool:
     Its SDKs send `anthropic-version` and `anthropic-beta` with every request.
     """
     path: str = scope["path"]
-    if _below(path, BATCHES):
+    if _below(path, BATCHES) or path.startswith(RESPONSES + "/"):
         return True
     if not _below(path, FILES):
         return False
