@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from stationmaster.agents.scripted import Say, Script, Think, UseTool, WaitFor
 from stationmaster.http.sockets import stream
 from stationmaster.http.sockets.stream import SocketLimits
 from tests.http.conftest import ADMIN, USER, House, Open
+from tests.support.vendor_upstream import VendorUpstream
 
 LONG: Script = tuple(
     step
@@ -267,6 +269,35 @@ async def test_a_chat_comes_in_tokens_and_is_billed(house: House) -> None:
     assert {frame["id"] for frame in frames} == {"c"}
     usage = (await house.client.get("/v1/usage")).raise_for_status().json()
     assert str(done["usage"]["output_tokens"]) in json.dumps(usage)
+
+
+async def test_a_chat_at_a_provider_of_another_format_comes_as_it_is_written(
+    open_house: Open, tmp_path: Path
+) -> None:
+    async with VendorUpstream() as upstream:
+        (tmp_path / "config.yaml").write_text(
+            f"providers: {{vendor: {{type: openai, base_url: '{upstream.url}/v1', api_key: sk}}}}\n"
+            "models:\n"
+            "  gpt-5:\n"
+            "    targets: [{provider: vendor, model: claude-haiku-5-5}]\n"
+            "    price: {input: 1, output: 5}\n"
+        )
+        async with open_house() as house, talking(house) as talk:
+            messages = [{"role": "user", "content": "Say pear."}]
+            for number in ("1", "2"):
+                await talk.say(type="chat", id=number, model="gpt-5", messages=messages)
+            frames: list[dict[str, Any]] = []
+            while [each["type"] for each in frames].count("done") < 2:
+                frames.append(await talk.hear())
+                assert frames[-1]["type"] != "error", frames[-1]
+    for number in ("1", "2"):
+        mine = [each for each in frames if each["id"] == number]
+        words = [each["content"] for each in mine if each["type"] == "token"]
+        assert "pear" in "".join(words)
+        assert len(words) > 2
+        assert mine[-1]["usage"]["output_tokens"] > 0
+        assert mine[-1]["cost"] > 0
+    assert all(call.json["stream"] for call in upstream.calls)
 
 
 @pytest.mark.parametrize(

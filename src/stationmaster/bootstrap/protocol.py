@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
@@ -102,3 +103,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = None
         if self._in_head and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+
+class StrictSocketProtocol(WebSocketsSansIOProtocol):
+    """Ends a connection whose text is not UTF-8, with 1007.
+
+    uvicorn's own takes that for a fault of the server: it logs a traceback, and where the client
+    has closed by then it raises into the event loop.
+    """
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail()
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self) -> None:
+        self.frames = []
+        self.conn.fail(1007, "Frames are text in UTF-8.")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()

@@ -25,7 +25,7 @@ import structlog
 import uvicorn
 
 from stationmaster.bootstrap.application import Application, Endpoints, running
-from stationmaster.bootstrap.protocol import BoundedProtocol
+from stationmaster.bootstrap.protocol import BoundedProtocol, StrictSocketProtocol
 from stationmaster.bootstrap.tls import Certificate
 from stationmaster.http.app import create_agent_app, create_app
 from stationmaster.http.services import Services
@@ -256,7 +256,7 @@ class _Server(uvicorn.Server):
 def _config(
     app: Any,
     *,
-    ws: Literal["none", "websockets-sansio"] = "websockets-sansio",
+    ws: Literal["none"] | type[StrictSocketProtocol] = StrictSocketProtocol,
     tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
     return uvicorn.Config(
