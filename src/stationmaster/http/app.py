@@ -45,6 +45,7 @@ from stationmaster.http.services import Services
 from stationmaster.http.sockets.connection import no_socket
 from stationmaster.http.sockets.stream import PATH, StreamApp
 from stationmaster.http.wire import anthropic, openai
+from stationmaster.http.wire.agent_models import AgentModels
 from stationmaster.http.wire.anthropic import MESSAGES
 from stationmaster.http.wire.exchange import App, Receive, Scope, Send
 from stationmaster.http.wire.model_app import model_app
@@ -92,16 +93,18 @@ def create_app(services: Services) -> App:
     api.state.health = Health(services)
     listings = api.state.listings = Listings()
     managed, others = Later(lambda: served(_managed())), Later(lambda: served(_others()))
+    agents = AgentModels(services)
     calls = model_app(
         services.gateway,
         gatekeeper,
         faces=FACES,
         adviser=Adviser(services.reports, services.options),
         responses=services.responses,
+        agents=agents,
         keepalive=services.options.keepalive,
     )
     stream = StreamApp(services, gatekeeper)
-    models = ModelsApp(services.gateway, gatekeeper, listings)
+    models = ModelsApp(services.gateway, gatekeeper, listings, agents)
     fork = _Fork(api, managed=managed, others=others, calls=calls, models=models, stream=stream)
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
     once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))

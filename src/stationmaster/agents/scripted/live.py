@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from stationmaster.agents.scripted.script import (
 from stationmaster.kernel.errors import Conflict, StationmasterError
 
 VERSION = "1"
+_WORDS = re.compile(r"\S*\s+|\S+")  # together they are the text
 INTERRUPTED = "interrupted"
 OUTPUT_INVALID = "output_invalid"
 DELEGATE = "Agent"
@@ -219,7 +221,7 @@ class ScriptedLive:
         if isinstance(step, Think):
             return [Delta("thinking", step.text), whole]
         self._said = step.text
-        return [*(Delta("text", word) for word in step.text.split(" ")), whole]
+        return [*(Delta("text", word) for word in _WORDS.findall(step.text)), whole]
 
     # --- tools --------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -107,18 +107,47 @@ def translate(
         call_id=new_id("call"),
         prompt_bytes=len(body) - asked.media_bytes,
     )
-    writer: ClientFormat
-    if client == "chat":
-        writer = ChatClient(stamp, include_usage=asked.include_usage)
-    elif client == "messages":
-        writer = MessagesClient(stamp)
-    else:
-        writer = ResponsesClient(stamp, request)
+    writer = _writer(client, stamp, asked, request)
     replies = chat_reply if provider == "chat" else messages_reply
     return Translator(
         body,
-        ignored=tuple(dict.fromkeys(_INDEX.sub("[]", path) for path in ignored)),
+        ignored=_told(ignored),
         provider=chat_reply.ChatReply() if provider == "chat" else messages_reply.MessagesReply(),
         client=writer,
         refusals=replies.refusal,
     )
+
+
+def conversation(client: Operation, raw: bytes) -> tuple[Conversation, tuple[str, ...]]:
+    """What a client asks for, in no format, and the fields that were left out.
+
+    For whoever answers without a provider. Raises `Invalid`, naming the field.
+    """
+    ignored: list[str] = []
+    try:
+        asked = _READERS[client](Fields(members_of(raw), "", ignored))
+    except RecursionError:
+        raise Invalid("The request body nests too deep.") from None
+    return asked, _told(ignored)
+
+
+def reply_to(
+    client: Operation, asked: Conversation, *, model: str, call_id: str, created: int, size: int
+) -> ClientFormat:
+    """What writes the reply to a `conversation` of `size` bytes; `created` is in seconds."""
+    stamp = Stamp(model=model, created=created, call_id=call_id, prompt_bytes=size)
+    return _writer(client, stamp, asked, {})
+
+
+def _writer(
+    client: Operation, stamp: Stamp, asked: Conversation, request: Mapping[str, Any]
+) -> ClientFormat:
+    if client == "chat":
+        return ChatClient(stamp, include_usage=asked.include_usage)
+    if client == "messages":
+        return MessagesClient(stamp)
+    return ResponsesClient(stamp, request)
+
+
+def _told(ignored: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_INDEX.sub("[]", path) for path in ignored))

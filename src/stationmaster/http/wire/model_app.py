@@ -4,8 +4,8 @@ Everything that a path answers has the shape of its vendor, errors of every kind
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -15,6 +15,7 @@ from stationmaster.gateway import Gateway, GatewayCall
 from stationmaster.http.advising import Adviser
 from stationmaster.http.limiting import address_of, note
 from stationmaster.http.wire import anthropic
+from stationmaster.http.wire.agent_models import AgentModels, names_agent
 from stationmaster.http.wire.exchange import (
     App,
     Exchange,
@@ -26,9 +27,9 @@ from stationmaster.http.wire.exchange import (
     read_body,
 )
 from stationmaster.http.wire.face import Face
-from stationmaster.http.wire.plain_chat import Prepared, prepare, with_plain_members
+from stationmaster.http.wire.plain_chat import Prepared, prepare, with_plain_members, within
 from stationmaster.http.wire.remembered import remember
-from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError, UpstreamTimeout
+from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.money import to_dollars
 from stationmaster.kernel.principal import Principal
@@ -61,6 +62,7 @@ class ModelApp:
         otherwise: Face,
         adviser: Adviser | None,
         responses: Responses | None,
+        agents: AgentModels | None,
         keepalive: float,
         max_body: int,
     ) -> None:
@@ -70,6 +72,7 @@ class ModelApp:
         self._otherwise = otherwise
         self._adviser = adviser
         self._responses = responses
+        self._agents = agents
         self._keepalive = keepalive
         self._max_body = max_body
 
@@ -122,6 +125,9 @@ class ModelApp:
             elif face.operation == "responses" and self._responses is not None:
                 found = await remember(principal, raw, self._responses)
                 asked = Prepared(found.raw, turn=found.turn)
+            if self._agents is not None and names_agent(face.operation, asked.raw):
+                await self._agents.answer(face, principal, asked, exchange, scope)
+                return
             call = await self._gateway.admit(
                 principal, asked.raw, headers, query, operation=face.operation, address=address
             )
@@ -139,13 +145,14 @@ def model_app(
     faces: Mapping[str, Face] = anthropic.FACES,
     adviser: Adviser | None = None,
     responses: Responses | None = None,
+    agents: AgentModels | None = None,
     keepalive: float = KEEPALIVE_SECONDS,
     max_body: int = MAX_BODY_BYTES,
 ) -> App:
     """The app for the paths of `faces`, on TCP and unix sockets alike.
 
     `adviser` chooses for chats that name no model; without one they are refused. `responses` keeps
-    those of OpenAI's Responses API. `keepalive` is in
+    those of OpenAI's Responses API, `agents` answers for models that are agents. `keepalive` is in
     seconds, `max_body` in bytes. Any other path gets a 404 in Anthropic's
     shape, any other method a 405.
     """
@@ -156,6 +163,7 @@ def model_app(
         otherwise=anthropic.FACES[anthropic.MESSAGES],
         adviser=adviser,
         responses=responses,
+        agents=agents,
         keepalive=keepalive,
         max_body=max_body,
     )
@@ -212,7 +220,7 @@ async def _relay(
     if call.stream:
         exchange.keep_alive(lambda: call.between_events)
     try:
-        async with _within(asked.timeout):
+        async with within(asked.timeout):
             await call.start()
             if call.body is not None:
                 await _relay_whole(face, call, asked, exchange, request_id)
@@ -235,19 +243,6 @@ async def _relay(
         await exchange.end(face.frame(error, request_id))
     else:
         await exchange.end()
-
-
-@asynccontextmanager
-async def _within(seconds: float | None) -> AsyncGenerator[None, None]:
-    """Raise `UpstreamTimeout` where it takes longer than the client wants to wait."""
-    if seconds is None:
-        yield
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise UpstreamTimeout("The answer did not come within the request's timeout.") from None
 
 
 async def _relay_whole(

@@ -13,6 +13,7 @@ import msgspec
 from stationmaster.gateway import Gateway
 from stationmaster.gateway.listing import Listed, Listings
 from stationmaster.http.wire import anthropic, openai
+from stationmaster.http.wire.agent_models import OWNER, AgentModels
 from stationmaster.http.wire.exchange import RawHeaders, Receive, Scope, Send
 from stationmaster.http.wire.face import Refusal
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
@@ -32,10 +33,12 @@ class ModelsApp:
         gateway: Gateway,
         resolve: Callable[[Scope], Awaitable[Principal]],
         listings: Listings | None = None,
+        agents: AgentModels | None = None,
     ) -> None:
         self._gateway = gateway
         self._resolve = resolve
         self._listings = listings or Listings()
+        self._agents = agents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,6 +56,9 @@ class ModelsApp:
             return _not_allowed(scope)
         models = await self._listings.of(self._gateway.models)
         usable = [each for each in models if self._gateway.may_use(principal, each.name)]
+        if self._agents is not None:
+            names = dict.fromkeys(await self._agents.names(principal))
+            usable += [Listed(each, OWNER) for each in names]
         name = unquote(scope["path"].removeprefix(MODELS).removeprefix("/"))
         of_anthropic = is_anthropic(scope)
         if not name:

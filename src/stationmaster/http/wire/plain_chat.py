@@ -4,6 +4,9 @@ They may leave `model` out, bound the call by `timeout` and name their `project_
 `content`, `cost` and `project_id` from the top of the answer.
 """
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -12,8 +15,8 @@ from stationmaster.gateway import GatewayCall
 from stationmaster.gateway.members import Members, decode, locate, read
 from stationmaster.http.advising import Adviser
 from stationmaster.http.wire.remembered import Turn
-from stationmaster.kernel.errors import Denied, Invalid
-from stationmaster.kernel.money import to_dollars
+from stationmaster.kernel.errors import Denied, Invalid, UpstreamTimeout
+from stationmaster.kernel.money import MicroDollars, to_dollars
 from stationmaster.kernel.principal import Principal
 
 AUTO = "auto"
@@ -96,6 +99,19 @@ def _timeout(members: Members) -> float | None:
     return timeout
 
 
+@asynccontextmanager
+async def within(seconds: float | None) -> AsyncGenerator[None, None]:
+    """Raise `UpstreamTimeout` where it takes longer than the client wants to wait."""
+    if seconds is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise UpstreamTimeout("The answer did not come within the request's timeout.") from None
+
+
 class _Message(msgspec.Struct):
     role: str = ""
     content: object = None
@@ -137,8 +153,15 @@ _completion = msgspec.json.Decoder(_Completion)
 
 def with_plain_members(call: GatewayCall, body: bytes) -> bytes:
     """The answer with `content`, `cost` and `project_id` at its end; all before it as it was."""
+    if call.entry is None:
+        return body
+    return plain_members(body, call.entry.cost, call.context.owner.project_id)
+
+
+def plain_members(body: bytes, cost: MicroDollars, project_id: str) -> bytes:
+    """`with_plain_members`, of an answer with this cost."""
     at = body.rfind(b"}")
-    if call.entry is None or at < 0:
+    if at < 0:
         return body
     try:
         choices = _completion.decode(body).choices
@@ -148,8 +171,8 @@ def with_plain_members(call: GatewayCall, body: bytes) -> bytes:
     added = msgspec.json.encode(
         {
             "content": message.content if message is not None else None,
-            "cost": to_dollars(call.entry.cost),
-            "project_id": call.context.owner.project_id,
+            "cost": to_dollars(cost),
+            "project_id": project_id,
         }
     )
     return body[:at] + b"," + added[1:] + body[at + 1 :]

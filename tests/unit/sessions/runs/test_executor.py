@@ -131,7 +131,7 @@ async def test_what_is_being_written_passes_by_and_is_not_kept(core: Core) -> No
         reached.go_on.set()
         await running
         await watching
-    assert (live, texts) == (["text one", "text two", "thinking hm"], ["one two"])
+    assert (live, texts) == (["text one ", "text two", "thinking hm"], ["one two"])
     assert "agent.delta" not in await core.types(claim.run)
 
 
