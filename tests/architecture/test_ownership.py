@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     "prometheus_client": {"telemetry"},
     "pwdlib": {"access"},
     "pydantic": {"http", "settings"},
-    "redis": {"limits"},
+    "redis": {"cache", "limits"},
     "rich": {"cli"},
     "sqlalchemy": {
         "storage",

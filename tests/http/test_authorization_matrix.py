@@ -103,6 +103,8 @@ ROWS: Mapping[str, Row] = {
     "GET /v1/providers": Row(ANY),
     "GET /v1/providers/{provider}/models": Row(ANY),
     "POST /v1/route": Row("write:messages", {"prompt": "x"}),
+    "GET /api/cache/stats": Row("read:usage"),
+    "DELETE /api/cache": Row("write:messages"),
     "GET /v1/models/{model}": Row(ANY),
     "POST /v1/batch": Row("write:messages", {"prompts": [{"prompt": "x"}]}),
     "POST /v1/messages/batches": Row(

@@ -19,6 +19,7 @@ from stationmaster.agents.pool import Pool
 from stationmaster.batches import BATCH_JOB, Executor, Traffic
 from stationmaster.batches.prompts import PromptPool
 from stationmaster.bootstrap import batching, identity, money, parts
+from stationmaster.bootstrap.caching import Caching, caching
 from stationmaster.bootstrap.conversing import conversing, seats
 from stationmaster.bootstrap.limiting import Limiting, limiting
 from stationmaster.bootstrap.modelling import Modelling
@@ -26,9 +27,10 @@ from stationmaster.bootstrap.observing import CallMetrics, LastRun, RunMetrics, 
 from stationmaster.bootstrap.offers import catalogue
 from stationmaster.bootstrap.parts import Core
 from stationmaster.budgets import Reports, Rollups
+from stationmaster.cache import AnswerCache
 from stationmaster.gateway import Gateway, Models
 from stationmaster.http.one_job import OneJob
-from stationmaster.http.services import HttpOptions, Services
+from stationmaster.http.services import Services
 from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
 from stationmaster.jobs import Job, Outbox, Runner
@@ -155,6 +157,7 @@ async def running(
         worker = _worker(core, settings, agent=agent, claims=claims, seated=seated, one_job=one_job)
         core.resolver.tag_runs(worker.tags_of)
         limits = limiting(stack, settings, core.clock, core.metrics)
+        cached = await caching(stack, core, settings)
         readiness = Readiness()
         traffic = Traffic(CallMetrics(core.metrics, worker))
         services = _services(
@@ -168,6 +171,7 @@ async def running(
             worker=worker,
             pool=pool,
             limits=limits,
+            cached=cached,
             offers=offers,
             seated=seated,
             readiness=readiness,
@@ -186,6 +190,8 @@ async def running(
             limits=limits,
             readiness=readiness,
         )
+        if cached is not None:
+            await stack.enter_async_context(_background("cache", cached.run, readiness))
         reread = asyncio.Event()
         watching = partial(modelling.watch, services.gateway, reread)
         await stack.enter_async_context(_background("models", watching, readiness))
@@ -291,6 +297,7 @@ def _services(
     worker: Worker,
     pool: Pool,
     limits: Limiting,
+    cached: Caching | None,
     offers: Offers,
     seated: Seats,
     readiness: Readiness,
@@ -305,9 +312,10 @@ def _services(
     core.metrics.runs_unanswered.set_function(lambda: worker.waiting)
     sockets = Places(most=settings.websocket_max_connections)
     core.metrics.sockets_open.set_function(lambda: sockets.open)
-    gateway = _gateway(core, models, traffic, limits)
+    cache = None if cached is None else cached.cache
+    gateway = _gateway(core, models, traffic, limits, cache)
     return Services(
-        options=_options(settings),
+        options=parts.http_options(settings),
         clock=core.clock,
         resolver=core.resolver,
         keys=core.keys,
@@ -335,6 +343,7 @@ def _services(
         budgets=defined,
         spend_requests=money.requests(core, defined),
         gateway=gateway,
+        cache=cache,
         prompts=PromptPool(gateway, workers=settings.batch_workers),
         audit=core.record.audit,
         refusals=core.record.refusals,
@@ -359,6 +368,7 @@ def _services(
                 files=core.files,
             ),
             limits.component,
+            *(() if cached is None else (cached.component,)),
         ),
         not_ready_because=readiness,
         sockets=sockets,
@@ -367,13 +377,16 @@ def _services(
     )
 
 
-def _gateway(core: Core, models: Models, traffic: Traffic, limits: Limiting) -> Gateway:
+def _gateway(
+    core: Core, models: Models, traffic: Traffic, limits: Limiting, cache: AnswerCache | None
+) -> Gateway:
     return Gateway(
         models=models,
         meter=core.budgets,
         observer=traffic,
         clock=core.clock,
         limiter=limits.limiter,
+        cache=cache,
     )
 
 
@@ -392,20 +405,6 @@ def _runs(core: Core, settings: Settings, agent: Agent, kits: Kits) -> Runs:
         kits=kits,
         limits=parts.run_limits(settings),
         recorder=core.record.audit,
-    )
-
-
-def _options(settings: Settings) -> HttpOptions:
-    return HttpOptions(
-        api_key_enabled=settings.api_key_enabled,
-        keyless_anywhere=settings.api_key_disabled_anywhere,
-        keepalive=settings.keepalive_interval,
-        max_request_size=settings.max_request_size,
-        max_upload_size=settings.max_upload_size,
-        metrics_enabled=settings.metrics_enabled,
-        default_model=settings.default_model,
-        cost_threshold=settings.cost_threshold,
-        max_file_size=settings.file_max_size,
     )
 
 

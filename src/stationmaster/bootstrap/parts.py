@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from stationmaster.budgets import Budgets, CallContext
 from stationmaster.budgets.account import Entitled
 from stationmaster.events import EventLog
 from stationmaster.files import Depot, Files
+from stationmaster.http.services import HttpOptions
 from stationmaster.jobs import Instances, Outbox
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
@@ -67,6 +68,7 @@ class Core:
     database: Database
     bus: Bus
     clock: Clock
+    secret: str = field(repr=False)
     record: OnRecord
     signed_in: SignedIn
     metrics: Metrics
@@ -124,6 +126,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
         database=database,
         bus=bus,
         clock=clock,
+        secret=secret,
         record=record,
         signed_in=await signed_in(
             stack,
@@ -364,6 +367,21 @@ def agent_limits(settings: Settings) -> Limits:
         file_bytes=settings.agent_file_size,
         cpu_seconds=settings.agent_cpu_time,
         disk_bytes=settings.workspace_quota,
+    )
+
+
+def http_options(settings: Settings) -> HttpOptions:
+    """What concerns HTTP."""
+    return HttpOptions(
+        api_key_enabled=settings.api_key_enabled,
+        keyless_anywhere=settings.api_key_disabled_anywhere,
+        keepalive=settings.keepalive_interval,
+        max_request_size=settings.max_request_size,
+        max_upload_size=settings.max_upload_size,
+        metrics_enabled=settings.metrics_enabled,
+        default_model=settings.default_model,
+        cost_threshold=settings.cost_threshold,
+        max_file_size=settings.file_max_size,
     )
 
 

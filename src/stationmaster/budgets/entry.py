@@ -51,9 +51,10 @@ class Usage:
         )
 
 
-Outcome = Literal["complete", "partial", "error", "unknown"]
+Outcome = Literal["complete", "partial", "error", "unknown", "cached"]
 """How a call ended. `complete`: the provider said so. `partial`: cut off, billed for what came.
-`error`: the provider refused, nothing billed. `unknown`: the server died, billed the whole hold."""
+`error`: the provider refused, nothing billed. `unknown`: the server died, billed the whole hold.
+`cached`: nobody was asked, a kept answer was told again; nothing billed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from stationmaster.cli import (
     audit,
     batches,
     budgets,
+    cache,
     chat,
     check,
     demo,
@@ -79,6 +80,7 @@ def build() -> typer.Typer:
     app.add_typer(_secrets(), name="secrets")
     app.command("usage")(usage.usage)
     app.add_typer(_budgets(), name="budgets")
+    app.add_typer(_cache(), name="cache")
     app.add_typer(_ledger(), name="ledger")
     app.command("migrate")(migrate.migrate)
     app.command("check")(check.check)
@@ -180,6 +182,13 @@ def _budgets() -> typer.Typer:
     group.command("update")(budgets.update)
     group.command("delete")(budgets.delete)
     group.command("alerts")(budgets.alerts)
+    return group
+
+
+def _cache() -> typer.Typer:
+    group = _group("Look at the response cache, and clear it.")
+    group.command("stats")(cache.stats)
+    group.command("clear")(cache.clear)
     return group
 
 

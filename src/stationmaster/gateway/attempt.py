@@ -61,6 +61,7 @@ class Attempt:
         candidate = admitted.candidate
         self.context = candidate.context
         self.stream = request.stream
+        self.max_tokens = admitted.max_tokens
         self.status = 0
         self.headers: Headers = ()
         self.body: bytes | None = None
@@ -120,6 +121,11 @@ class Attempt:
         except StationmasterError:
             await self._settle(_NOTHING, "error")
             raise
+
+    async def answered_elsewhere(self) -> None:
+        """Settle, in place of `start`: the answer is a kept one. It costs nothing."""
+        self._services.observer.observe(CallStarted(self.context))
+        await self._settle(_NOTHING, "cached")
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """The answer's body, byte for byte as the provider sends it. Iterated once.

@@ -40,6 +40,11 @@ class GatewayCall:
         return self._attempt.context
 
     @property
+    def cache(self) -> str | None:
+        """`hit` or `miss`; None where the cache was not asked."""
+        return None
+
+    @property
     def stream(self) -> bool:
         """Whether the client asked for a stream."""
         return self._attempt.stream

@@ -9,10 +9,13 @@ import structlog
 
 from stationmaster.budgets.definition import check_tags
 from stationmaster.budgets.entry import CallContext
+from stationmaster.cache import AnswerCache
 from stationmaster.gateway.admission import Admission, Candidate, countable
 from stationmaster.gateway.attempt import Attempt, Services, check_credentials, read_whole
 from stationmaster.gateway.body import CallBody
-from stationmaster.gateway.call import GatewayCall
+from stationmaster.gateway.cacheable import Wish, question, wish_of
+from stationmaster.gateway.cached import CachedCall
+from stationmaster.gateway.call import Following, GatewayCall
 from stationmaster.gateway.catalogue import Catalogue
 from stationmaster.gateway.formats import PARSERS, Reply, asking_for_usage
 from stationmaster.gateway.messages_body import parse_messages
@@ -87,8 +90,10 @@ class Gateway:
         observer: CallObserver,
         clock: Clock,
         limiter: Limiter | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._models = models
+        self._cache = cache
         self._limiter = limiter
         self._services = Services(models.pricing, meter, observer, clock)
         self._admission = Admission(meter, observer)
@@ -128,12 +133,15 @@ class Gateway:
         operation: Operation = "messages",
         address: str | None = None,
         provider: str | None = None,
+        call_id: str | None = None,
     ) -> GatewayCall:
         """Check a request and place its hold; nothing is sent yet.
 
         `operation` is the format of `raw` and of the answer. `headers` are the client's (only
         those that may pass are used), `query` its query string, `address` where it comes from; with
         `provider` no other is asked. The caller must `aclose` what it gets, whatever happens.
+        `call_id` is the call's in the ledger, where the caller has one of its own that never comes
+        twice; attempts after the first have it with a number behind.
 
         Raises `Denied` without the scope `write:messages` or for a model that the caller may not
         use, `Invalid` for a body that cannot be read or put into the words of the model's
@@ -144,6 +152,8 @@ class Gateway:
         principal.require(SCOPE)
         body = PARSERS[operation](raw)
         self._check_models(principal, body)
+        asked = _Asked(principal, body, list(headers), query, call_id)
+        wish = None if self._cache is None else wish_of(body, asked.headers)
         grant = NOTHING
         if self._limiter is not None:
             grant = await self._limiter.admit(
@@ -154,14 +164,14 @@ class Gateway:
                 output_tokens=EXPECTED_OUTPUT if body.max_tokens is None else body.max_tokens,
             )
         try:
-            call = await self._hold(_Asked(principal, body, list(headers), query), provider)
+            call = await self._hold(asked, provider, wish)
         except BaseException:
             grant.finish(0, 0)
             raise
         call.grant = grant
         return call
 
-    async def _hold(self, asked: "_Asked", provider: str | None) -> GatewayCall:
+    async def _hold(self, asked: "_Asked", provider: str | None, wish: Wish | None) -> GatewayCall:
         models = self._models
         found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
         targets = iter(found if provider is None else _at(provider, found))
@@ -175,7 +185,29 @@ class Gateway:
                     log.info("A fallback cannot take this call.", code=error.error_code)
             return None
 
-        return GatewayCall(first, following)
+        if wish is None or self._cache is None:
+            return GatewayCall(first, following)
+        return self._cached(self._cache, asked, wish, first, following)
+
+    def _cached(
+        self,
+        cache: AnswerCache,
+        asked: "_Asked",
+        wish: Wish,
+        first: Attempt,
+        following: Following,
+    ) -> CachedCall:
+        told = question(
+            asked.body,
+            asked.passing,
+            asked.query,
+            provider=first.context.provider,
+            model=first.context.model,
+            max_tokens=first.max_tokens,
+        )
+        place = cache.place(first.context.owner, told)
+        clock = self._services.clock
+        return CachedCall(first, following, cache=cache, place=place, wish=wish, clock=clock)
 
     async def _attempt(self, models: Models, asked: "_Asked", target: Target) -> Attempt:
         """Place the hold for one target, or for a cheaper model where a budget wants that."""
@@ -288,22 +320,36 @@ class _Asked:
     """What a client asks for, and how it is put to each provider."""
 
     def __init__(
-        self, principal: Principal, body: CallBody, headers: list[tuple[str, str]], query: str
+        self,
+        principal: Principal,
+        body: CallBody,
+        headers: list[tuple[str, str]],
+        query: str,
+        call_id: str | None = None,
     ) -> None:
         self.principal = principal
         self.body = body
+        self.headers = headers
         self.query = query
+        self._call_id = call_id
+        self._asked = 0
         self.tags = _tags(principal, headers)
         self.sticky = principal.session_id or next(
             (value for name, value in headers if name == SESSION_HEADER), None
         )
         self.passing = to_provider(headers)
 
+    def _next_call_id(self) -> str:
+        if self._call_id is None:
+            return new_id("call")
+        self._asked += 1
+        return self._call_id if self._asked == 1 else f"{self._call_id}.{self._asked}"
+
     def candidate(self, models: Models, target: Target) -> Candidate:
         """The call as one target would get it. Raises `Invalid` and `NotFound`."""
         principal, provider, model = self.principal, target.upstream.provider, target.model
         context = CallContext(
-            call_id=new_id("call"),
+            call_id=self._next_call_id(),
             owner=principal.owner,
             key_id=principal.key_id,
             run_id=principal.run_id,

@@ -1,6 +1,6 @@
 """The two apps: the server's, and the one that agents see."""
 
-from functools import cache
+import functools
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,6 +23,7 @@ from stationmaster.http.routes import (
     audit,
     batch,
     budgets,
+    cache,
     capabilities,
     clients,
     directory,
@@ -72,6 +73,7 @@ ROUTES = (
     audit,
     execute,
     batch,
+    cache,
     tickets,
     server,
 )
@@ -148,7 +150,7 @@ def _api() -> FastAPI:
     problems.install(api)
     for routes in ROUTES:
         routes.install(api)
-    api.openapi = cache(lambda: _document(api))  # type: ignore[method-assign]
+    api.openapi = functools.cache(lambda: _document(api))  # type: ignore[method-assign]
     return api
 
 

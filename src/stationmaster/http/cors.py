@@ -9,7 +9,10 @@ from stationmaster.kernel.errors import Denied
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 EXPOSED = (
     b"request-id, x-request-id, retry-after, x-should-retry, idempotency-replayed,"
-    b" content-disposition, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+    b" content-disposition, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
+    b" x-cache, age, x-stationmaster-call, x-stationmaster-provider, x-stationmaster-model,"
+    b" x-stationmaster-reason, x-stationmaster-cost-usd, x-stationmaster-tokens,"
+    b" x-stationmaster-ignored"
 )
 MAX_AGE = b"600"  # seconds that a browser need not ask again
 _MAX_REQUESTED = 2048

@@ -16,6 +16,7 @@ from stationmaster.audit import Audit, Refusals
 from stationmaster.batches import Batches
 from stationmaster.batches.prompts import PromptPool
 from stationmaster.budgets import Definitions, Reports, SpendRequests
+from stationmaster.cache import AnswerCache
 from stationmaster.files import Files
 from stationmaster.gateway import Gateway
 from stationmaster.http.one_job import OneJob
@@ -94,6 +95,8 @@ class Services:
     budgets: Definitions
     spend_requests: SpendRequests
     gateway: Gateway
+    cache: AnswerCache | None
+    """Of answers of models, where it is on."""
     audit: Audit
     refusals: Refusals
     sign_ins: SignIns

@@ -12,6 +12,7 @@ from stationmaster.settings.forms import choice, duration, whole
 from stationmaster.settings.security import SecuritySettings
 
 _MODELS = "Models"
+_CACHE = "Response cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +95,19 @@ class ModelSettings(SecuritySettings):
     offline_delay: float = setting(
         _MODELS, duration("0s", "10s"), "15ms", "The pause between the pieces of an offline answer."
     )
+
+    cache_enabled: bool = setting(
+        _CACHE,
+        forms.FLAG,
+        "true",
+        "Whether answers of models are kept and given again to the same question of the same"
+        " project.",
+    )
+    cache_size_mb: int = setting(
+        _CACHE,
+        whole(1, 10_000_000),
+        "256",
+        "How many megabytes the kept answers may take: with REDIS_URL there, over all servers; else"
+        " a quarter in memory and the rest in DATA_DIR/cache.",
+    )
+    cache_ttl: float = setting(_CACHE, duration("1s", "30d"), "15m", "How long an answer is kept.")

@@ -138,7 +138,7 @@ class Metrics:
     def _declare_calls(self, registry: CollectorRegistry) -> None:
         self._model_calls = Counter(
             "model_calls_total",
-            "Calls to a model provider, settled.",
+            "Model calls, settled; with the outcome cached nobody was asked.",
             ("provider", "model", "outcome"),
             registry=registry,
         )
@@ -155,6 +155,18 @@ class Metrics:
             "Calls refused for cost, by the kind of subject whose budget did not cover them.",
             ("subject",),
             registry=registry,
+        )
+        self._cache_lookups = Counter(
+            "cache_lookups_total",
+            "Model calls for which the response cache was asked: hit or miss.",
+            ("result",),
+            registry=registry,
+        )
+        self._cache_bytes = Gauge(
+            "cache_size_bytes", "What kept answers take.", ("tier",), registry=registry
+        )
+        self._cache_entries = Gauge(
+            "cache_entries", "Answers that are kept.", ("tier",), registry=registry
         )
         self._first_byte_seconds = Histogram(
             "model_call_first_byte_seconds",
@@ -231,6 +243,15 @@ class Metrics:
         self._model_cost.inc(cost_micros)
         if first_byte_seconds is not None:
             began.observe(first_byte_seconds)
+
+    def cache_lookup(self, *, hit: bool) -> None:
+        """Count one question to the response cache."""
+        self._cache_lookups.labels("hit" if hit else "miss").inc()
+
+    def cache_size(self, tier: str, *, entries: int, size: int) -> None:
+        """Tell what a tier of the response cache keeps; `size` in bytes."""
+        self._cache_entries.labels(tier).set(entries)
+        self._cache_bytes.labels(tier).set(size)
 
     def call_refused(self, subject_kind: str) -> None:
         """Count one call that a budget did not cover."""

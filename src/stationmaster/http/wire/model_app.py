@@ -274,6 +274,8 @@ def _told_of(call: GatewayCall, asked: Prepared) -> RawHeaders:
     ]
     if asked.reason is not None:
         told.append((b"x-stationmaster-reason", asked.reason.encode()))
+    if call.cache is not None:
+        told.append((b"x-cache", call.cache.encode()))
     if (entry := call.entry) is not None:
         usage = entry.usage
         told += [
