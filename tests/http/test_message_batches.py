@@ -70,11 +70,13 @@ async def test_each_request_is_billed_once(house: House, client: anthropic.Async
     await ended(client, batch.id)
     database = open_database(house.settings.database_url.get_secret_value())
 
-    def both(tx: Any) -> tuple[int, int]:
-        lines = tx.execute(select(func.count()).select_from(ledger)).scalar_one()
-        return lines, tx.execute(select(func.count()).select_from(holds)).scalar_one()
+    def both(tx: Any) -> tuple[set[str], int]:
+        lines = tx.execute(select(ledger.c.call_id)).scalars().all()
+        return set(lines), tx.execute(select(func.count()).select_from(holds)).scalar_one()
 
-    assert await database.read(both) == (12, 0)
+    # Each call is found by its batch, its place in it, and the attempt.
+    expected = {f"{batch.id}:{number}:1" for number in range(12)}
+    assert await database.read(both) == (expected, 0)
     await database.close()
 
 

@@ -89,3 +89,8 @@ class Taken:
     headers: tuple[tuple[str, str], ...]
     body: str
     attempt: int
+
+    @property
+    def call_id(self) -> str:
+        """Under which the ledger has this attempt: `BATCH:NUMBER:ATTEMPT`."""
+        return f"{self.batch_id}:{self.number}:{self.attempt}"

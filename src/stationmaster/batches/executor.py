@@ -150,7 +150,11 @@ class Executor:
                 "The key that made the batch is no longer valid.", code="invalid_api_key"
             )
         answer = await self._caller.call(
-            principal, taken.operation, taken.body.encode(), taken.headers
+            principal,
+            taken.operation,
+            taken.body.encode(),
+            taken.headers,
+            call_id=taken.call_id,
         )
         try:
             answer = Answer(answer.status, msgspec.json.format(answer.body, indent=-1))

@@ -25,8 +25,12 @@ class Caller(Protocol):
         operation: Operation,
         raw: bytes,
         headers: Sequence[tuple[str, str]],
+        *,
+        call_id: str,
     ) -> Answer:
         """Make one call and settle it, also where the caller is cancelled.
+
+        The ledger has it under `call_id`, which never comes twice.
 
         Raises what the gateway does. Where something was billed and no answer came, that is an
         `Upstream` with the code `answer_lost`: to call again would be billed again.

@@ -31,9 +31,13 @@ class GatewayCaller:
         operation: Operation,
         raw: bytes,
         headers: Sequence[tuple[str, str]],
+        *,
+        call_id: str,
     ) -> Answer:
         """See `Caller`."""
-        call = await self.gateway.admit(principal, raw, headers, operation=operation)
+        call = await self.gateway.admit(
+            principal, raw, headers, operation=operation, call_id=call_id
+        )
         try:
             await call.start()
         except StationmasterError as error:

@@ -46,6 +46,7 @@ class Provider:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.call_ids: list[str] = []
         self.under_way = 0
         self.most = 0
         self.open = asyncio.Event()
@@ -59,9 +60,12 @@ class Provider:
         operation: Operation,
         raw: bytes,
         headers: Sequence[tuple[str, str]],
+        *,
+        call_id: str,
     ) -> Answer:
         body = json.loads(raw)
         self.asked.append(body["name"])
+        self.call_ids.append(call_id)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         self.began.set()
@@ -188,6 +192,8 @@ async def test_a_provider_that_refuses_for_now_is_asked_later(server: Server) ->
         await server.work()
         server.clock.advance(MAX_DELAY_S)
     assert len(server.provider.asked) == MAX_ATTEMPTS
+    attempts = range(1, MAX_ATTEMPTS + 1)
+    assert server.provider.call_ids == [f"{batch.id}:0:{attempt}" for attempt in attempts]
     (item,) = await server.results(batch)
     assert (item.outcome, item.status, item.reply) == ("errored", 529, '{"busy":1}')
 
