@@ -10,26 +10,34 @@ from stationmaster.budgets.entry import Charge, LedgerEntry
 from stationmaster.budgets.tables import budget_periods, budgets, holds, ledger, ledger_news
 from stationmaster.events import EventLog
 from stationmaster.kernel.clock import Millis
-from stationmaster.storage import Prepared, Transaction, among
+from stationmaster.storage import Prepared, Transaction, among, given
 
 _TAKE = Prepared(
     delete(holds)
     .where(among(holds.c.call_id, "calls"))
     .returning(holds.c.call_id, holds.c.amount, holds.c.tokens, holds.c.charges)
 )
-_LOCK = Prepared(
-    select(budgets.c.id, budgets.c.period_start, budgets.c.spent, budgets.c.alert_at)
-    .where(among(budgets.c.id, "ids"))
+_given = given("shifts", {"of": str, "since": int, "less_held": int, "more_spent": int})
+# In the order of the ids, as everybody locks them: an UPDATE alone would have an order of its own.
+_locked = (
+    select(budgets.c.id)
+    .join_from(budgets, _given, budgets.c.id == _given.c.of)
     .order_by(budgets.c.id)
-    .with_for_update()
+    .with_for_update(of=budgets)
+    .cte("locked")
 )
 _SHIFT = Prepared(
     update(budgets)
-    .where(budgets.c.id == bindparam("of"))
-    .values(
-        held=budgets.c.held - bindparam("less_held"),
-        spent=budgets.c.spent + bindparam("more_spent"),
+    .where(
+        budgets.c.id == _locked.c.id,
+        budgets.c.id == _given.c.of,
+        budgets.c.period_start == _given.c.since,
     )
+    .values(
+        held=budgets.c.held - _given.c.less_held,
+        spent=budgets.c.spent + _given.c.more_spent,
+    )
+    .returning(budgets.c.id, budgets.c.period_start, budgets.c.spent, budgets.c.alert_at)
 )
 _SHIFT_PAST = Prepared(
     update(budget_periods)
@@ -63,11 +71,11 @@ def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | N
             less, more = shifts.get((budget_id, start), (0, 0))
             shifts[budget_id, start] = (less + held, more + spent)
         lines.append(_line(entry, charges))
-    if shifts:
-        _shift(tx, shifts, events)
     if lines:
         tx.run_many(_INSERT, lines)
         tx.run_many(_INSERT_NEWS, [{"call_id": line["call_id"]} for line in lines])
+    if shifts:  # last: a budget that many calls share is locked until the commit
+        _shift(tx, shifts, events)
     return settled
 
 
@@ -76,19 +84,12 @@ def _shift(
     shifts: dict[tuple[str, Millis], tuple[int, int]],
     events: EventLog | None,
 ) -> None:
-    present: list[dict[str, Any]] = []
     due: list[str] = []
-    rows = tx.run(_LOCK, {"ids": sorted({budget_id for budget_id, _ in shifts})})
-    for budget_id, start, spent, alert_at in rows:
-        shift = shifts.pop((budget_id, start), None)
-        if shift is None:
-            continue
-        less, more = shift
-        present.append({"of": budget_id, "less_held": less, "more_spent": more})
-        if alert_at is not None and spent + more >= alert_at:
+    rows = [(*where, *by) for where, by in sorted(shifts.items())]
+    for budget_id, start, spent, alert_at in tx.run(_SHIFT, {"shifts": rows}):
+        del shifts[budget_id, start]
+        if alert_at is not None and spent >= alert_at:
             due.append(budget_id)
-    if present:
-        tx.run_many(_SHIFT, present)
     if shifts:  # what is left was held in a period that is over, or its budget is gone
         tx.run_many(
             _SHIFT_PAST,

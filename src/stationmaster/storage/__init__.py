@@ -7,7 +7,7 @@ that goes away cannot leave one half done.
 """
 
 from stationmaster.storage.database import Database, Transaction, accompanied
-from stationmaster.storage.listed import among
+from stationmaster.storage.listed import among, given
 from stationmaster.storage.octets import octets
 from stationmaster.storage.opening import beside, open_database
 from stationmaster.storage.options import ServerOptions
@@ -25,6 +25,7 @@ __all__ = [
     "accompanied",
     "among",
     "beside",
+    "given",
     "metadata",
     "octets",
     "open_database",

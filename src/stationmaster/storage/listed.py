@@ -1,8 +1,19 @@
-"""One parameter that is a list, so that a statement of the hot path keeps its form."""
+"""One parameter that is a list or a table, so that a statement of the hot path keeps its form."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Text, bindparam
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Subquery,
+    Text,
+    bindparam,
+    cast,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -44,3 +55,46 @@ def _in_json(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
 def _in_array(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, listed = (compiler.process(each, **options) for each in element.clauses)
     return f"{column} = ANY ({listed})"
+
+
+class _Rows(FunctionElement[Any]):
+    inherit_cache = True
+
+
+class _Cell(FunctionElement[Any]):
+    """A row, and the number of the column."""
+
+    inherit_cache = True
+
+
+def given(name: str, columns: Mapping[str, type[str] | type[int]]) -> Subquery:
+    """The parameter `name` as a table: a list of rows, each the values in the columns' order."""
+    row = _Rows(bindparam(name, type_=Json())).table_valued("value").c.value
+    kinds: dict[type, TypeEngine[Any]] = {str: Text(), int: BigInteger()}
+    cells = [
+        cast(_Cell(row, literal_column(str(at))), kinds[kind]).label(column)
+        for at, (column, kind) in enumerate(columns.items())
+    ]
+    return select(*cells).subquery(name)
+
+
+@compiles(_Rows)
+def _rows(element: _Rows, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_Rows, "postgresql")
+def _rows_there(element: _Rows, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"
+
+
+@compiles(_Cell)
+def _cell(element: _Cell, compiler: SQLCompiler, **options: Any) -> str:
+    row, at = (compiler.process(each, **options) for each in element.clauses)
+    return f"json_extract({row}, '$[{at}]')"
+
+
+@compiles(_Cell, "postgresql")
+def _cell_there(element: _Cell, compiler: SQLCompiler, **options: Any) -> str:
+    row, at = (compiler.process(each, **options) for each in element.clauses)
+    return f"({row} ->> {at})"
