@@ -4,7 +4,10 @@
 looking at the store from outside all the time. `CEILING_ROUNDS` is how often; the servers stay up
 over all rounds, and each tells how it went:
 
-    CEILING_ROUNDS=200 scripts/test -n0 -s tests/acceptance/test_ceiling.py
+    CEILING_ROUNDS=200 scripts/test -n0 -s -o faulthandler_timeout=0 \\
+        tests/acceptance/test_ceiling.py
+
+A round takes 4 to 15 seconds. What takes five minutes is given up, but for `faulthandler_timeout`.
 """
 
 import asyncio
