@@ -75,7 +75,7 @@ async def _measure(plan: Plan, kind: str, small: str, large: str) -> list[Figure
     try:
         for url, size in ((small, SMALL), (large, lines)):
             await migrate(url)
-            databases.append(open_database(url))
+            databases.append(open_database(url, statement_timeout=3600.0))
             await _fill(databases[-1], size, plan.progress)
         return [
             await _month(plan, kind, databases, lines),
