@@ -27,7 +27,6 @@ from stationmaster.bootstrap.observing import CallMetrics, LastRun, RunMetrics, 
 from stationmaster.bootstrap.offers import catalogue
 from stationmaster.bootstrap.parts import Core
 from stationmaster.budgets import Reports, Rollups
-from stationmaster.cache import AnswerCache
 from stationmaster.gateway import Gateway, Models
 from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Services
@@ -313,7 +312,14 @@ def _services(
     sockets = Places(most=settings.websocket_max_connections)
     core.metrics.sockets_open.set_function(lambda: sockets.open)
     cache = None if cached is None else cached.cache
-    gateway = _gateway(core, models, traffic, limits, cache)
+    gateway = Gateway(
+        models=models,
+        meter=core.budgets,
+        observer=traffic,
+        clock=core.clock,
+        limiter=limits.limiter,
+        cache=cache,
+    )
     return Services(
         options=parts.http_options(settings),
         clock=core.clock,
@@ -374,19 +380,6 @@ def _services(
         sockets=sockets,
         one_job=one_job,
         stopping=asyncio.Event(),
-    )
-
-
-def _gateway(
-    core: Core, models: Models, traffic: Traffic, limits: Limiting, cache: AnswerCache | None
-) -> Gateway:
-    return Gateway(
-        models=models,
-        meter=core.budgets,
-        observer=traffic,
-        clock=core.clock,
-        limiter=limits.limiter,
-        cache=cache,
     )
 
 
