@@ -11,7 +11,7 @@ from stationmaster.access import Resolver
 from stationmaster.access.secret import Hasher
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.migrations import migrate
-from stationmaster.migrations.upgrade import _run
+from stationmaster.migrations.connection import run as _run
 from stationmaster.storage import open_database
 
 SECRET = "an-operators-key-0123456789"

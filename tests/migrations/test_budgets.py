@@ -12,7 +12,7 @@ import stationmaster.migrations
 from stationmaster.budgets import Budget, Budgets, Rollups
 from stationmaster.budgets.proof import prove
 from stationmaster.kernel.clock import ManualClock
-from stationmaster.migrations.upgrade import _run
+from stationmaster.migrations.connection import run as _run
 from stationmaster.storage import open_database
 
 CALL = {

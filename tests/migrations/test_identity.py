@@ -9,8 +9,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, make_url
 
 import stationmaster.migrations
+from stationmaster.migrations.connection import run as _run
 from stationmaster.migrations.tables import metadata
-from stationmaster.migrations.upgrade import _run
 
 OURS = {
     "audit_chains",

@@ -17,9 +17,10 @@ from sqlalchemy.engine.reflection import Inspector
 
 import stationmaster.migrations
 from stationmaster.kernel.errors import Unavailable
-from stationmaster.migrations import HEAD, SchemaError, current, migrate, upgrade
+from stationmaster.migrations import HEAD, SchemaError, current, migrate
+from stationmaster.migrations.connection import locked
+from stationmaster.migrations.connection import run as _run
 from stationmaster.migrations.tables import metadata
-from stationmaster.migrations.upgrade import _run
 from stationmaster.storage.address import parse
 from tests.support.postgres import PostgresServer
 
@@ -172,7 +173,7 @@ async def test_while_one_migrates_another_waits(postgres_url: str) -> None:
     held, go = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
-        async with upgrade._lock(parse(postgres_url)):
+        async with locked(parse(postgres_url)):
             held.set()
             await go.wait()
 

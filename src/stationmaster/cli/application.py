@@ -16,6 +16,7 @@ from stationmaster.cli import (
     cache,
     chat,
     check,
+    copy_database,
     demo,
     doctor,
     keys,
@@ -83,6 +84,7 @@ def build() -> typer.Typer:
     app.add_typer(_cache(), name="cache")
     app.add_typer(_ledger(), name="ledger")
     app.command("migrate")(migrate.migrate)
+    app.command("copy-database")(copy_database.copy_database)
     app.command("check")(check.check)
     app.command("doctor")(doctor.doctor)
     app.command("version")(version.version)

@@ -3,32 +3,19 @@
 Alembic is heavy to import, so a database that is up to date never loads it.
 """
 
-import fcntl
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, inspect, text
 
-from stationmaster.kernel.errors import StationmasterError, Unavailable
+from stationmaster.kernel.errors import StationmasterError
+from stationmaster.migrations.connection import locked, run
 from stationmaster.storage.address import parse
-from stationmaster.storage.complaint import explain
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 HEAD = "0013"
-LOCK_ID = 7_302_517_311  # any number that no other program takes as its advisory lock
-CONNECT_TIMEOUT_S = 10
+UNFINISHED = "copy_unfinished"  # the table in which a copy into this database notes how far it is
 
 
 class SchemaError(StationmasterError):
@@ -42,7 +29,7 @@ async def current(url: str) -> str | None:
 
     Raises `Unavailable`, and `Invalid` for an address that is none.
     """
-    return await _run(parse(url), _revision)
+    return await run(parse(url), _revision)
 
 
 async def migrate(url: str) -> bool:
@@ -54,10 +41,10 @@ async def migrate(url: str) -> bool:
     reached, and `Invalid` for an address that is none.
     """
     parsed = parse(url)
-    if await _run(parsed, _present):
+    if await run(parsed, _present):
         return False
-    async with _lock(parsed):
-        return await _run(parsed, _bring_up)
+    async with locked(parsed):
+        return await run(parsed, _bring_up)
 
 
 def _bring_up(connection: Connection) -> bool:
@@ -75,6 +62,12 @@ def _present(connection: Connection) -> bool:
 
     there = {tuple(row) for row in connection.execute(text(_COLUMNS[connection.dialect.name]))}
     connection.rollback()
+    if any(table == UNFINISHED for table, _ in there):
+        raise SchemaError(
+            "A copy into this database is not finished. Call `stationmaster copy-database` again,"
+            " as it was called before; it goes on where it was.",
+            code="copy_unfinished",
+        )
     for table in metadata.sorted_tables:
         for column in table.columns:
             if (table.name, column.name) not in there:
@@ -137,88 +130,3 @@ def _revision(connection: Connection) -> str | None:
         found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     connection.rollback()
     return None if found is None else str(found)
-
-
-async def _run(url: URL, work: Callable[[Connection], T]) -> T:
-    if url.get_backend_name() == "sqlite":
-        try:
-            return _run_sqlite(url, work)
-        except (DBAPIError, OSError) as error:
-            raise _of_sqlite(error, url) from error
-    try:
-        async with _engine(url).connect() as connection:
-            return await connection.run_sync(work)
-    except (DBAPIError, OSError, TimeoutError) as error:
-        raise explain(error, url) from error
-
-
-def _engine(url: URL) -> "AsyncEngine":
-    from stationmaster.storage.postgresql import plain_engine
-
-    return plain_engine(url, timeout=CONNECT_TIMEOUT_S)
-
-
-def _run_sqlite(url: URL, work: Callable[[Connection], T]) -> T:
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, poolclass=NullPool, connect_args={"isolation_level": None})
-
-    # Python's driver would commit each statement that changes the schema by itself.
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    with engine.connect() as connection:
-        return work(connection)
-
-
-_SQLITE = {
-    sqlite3.SQLITE_BUSY: ("database_busy", "another program has locked it"),
-    sqlite3.SQLITE_READONLY: (
-        "database_read_only",
-        "this user may not write to it. Change the owner of the file and of its directory",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        "database_unavailable",
-        "it cannot be opened. Is it a directory, or may this user not read it?",
-    ),
-    sqlite3.SQLITE_FULL: ("disk_full", "its disk is full. Make room"),
-    sqlite3.SQLITE_NOTADB: (
-        "database_unavailable",
-        "it is no SQLite database. Correct DATABASE_URL, or restore a backup",
-    ),
-    sqlite3.SQLITE_CORRUPT: ("database_unavailable", "it is damaged. Restore a backup"),
-}
-
-
-def _of_sqlite(error: DBAPIError | OSError, url: URL) -> Unavailable:
-    number = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    known = None if number is None else _SQLITE.get(number & 0xFF)
-    if known is None and isinstance(error, OSError):
-        known = ("database_unavailable", f"{error.strerror or type(error).__name__}")
-    code, why = known or ("database_unavailable", f"SQLite says {number}")
-    return Unavailable(f"The database cannot be used: {url.database}: {why}.", code=code)
-
-
-@asynccontextmanager
-async def _lock(url: URL) -> AsyncIterator[None]:
-    """Keep every other program of ours from changing this schema meanwhile."""
-    if url.get_backend_name() == "sqlite":
-        with _file_lock(f"{url.database}.migrate.lock"):
-            yield
-        return
-    # Held by a transaction on a connection of its own: it ends with this process, however that
-    # ends, and a pooler leaves it where it is.
-    try:
-        async with _engine(url).begin() as holder:
-            await holder.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            await holder.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": LOCK_ID})
-            yield
-    except (DBAPIError, OSError, TimeoutError) as error:
-        raise explain(error, url) from error
-
-
-@contextmanager
-def _file_lock(path: str) -> Iterator[None]:
-    with Path(path).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

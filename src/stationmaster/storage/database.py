@@ -140,6 +140,7 @@ _MESSAGES = {
     "database_read_only": "The database is read-only.",
     "database_unavailable": "The database does not answer.",
 }
+NOT_STORABLE = "22021"  # a NUL within a text, whichever field of a request it stood in
 _AWAY = frozenset({"08", "53", "57"})  # classes: connection, resources, operator intervention
 
 

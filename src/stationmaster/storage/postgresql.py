@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from stationmaster.kernel.errors import Invalid, Unavailable
 from stationmaster.storage.address import arguments
 from stationmaster.storage.database import (
+    NOT_STORABLE,
     Database,
     Transaction,
     announce,
@@ -31,7 +32,6 @@ from stationmaster.storage.pulse import Pulse
 T = TypeVar("T")
 
 ATTEMPTS = 5  # after a deadlock, a serialization failure or a lost connection
-NOT_STORABLE = "22021"  # a NUL within a text, whichever field of a request it stood in
 RETRYABLE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30.0
