@@ -1,12 +1,10 @@
 """The page of threats names tests that exist, for every threat."""
 
 import ast
-import re
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import NAMED, ROOT, missing_tests
 
 PAGE = ROOT / "docs" / "threats.md"
-NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def rows() -> list[list[str]]:
@@ -18,14 +16,7 @@ def rows() -> list[list[str]]:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    missing = []
-    for path, name in NAMED.findall(PAGE.read_text(encoding="utf-8")):
-        file = ROOT / path
-        tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.parse("")
-        kinds = ast.FunctionDef | ast.AsyncFunctionDef
-        if not any(isinstance(node, kinds) and node.name == name for node in ast.walk(tree)):
-            missing.append(f"{path}::{name}")
-    assert missing == []
+    assert missing_tests(PAGE) == []
 
 
 def test_every_threat_has_a_test_or_says_why_not() -> None:

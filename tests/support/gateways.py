@@ -13,10 +13,14 @@ OPUS = "claude-opus-5-5"
 
 
 def gateway_over(
-    provider: Provider, meter: MemoryMeter | None = None, notebook: Notebook | None = None
+    provider: Provider,
+    meter: MemoryMeter | None = None,
+    notebook: Notebook | None = None,
+    *,
+    clock: ManualClock | None = None,
 ) -> Gateway:
     """A gateway that sends everything to `provider`."""
-    clock = ManualClock(AT)
+    clock = clock or ManualClock(AT)
     return Gateway(
         models=Models(Pricing(clock=clock), UpstreamOf(provider)),
         meter=meter or MemoryMeter(),

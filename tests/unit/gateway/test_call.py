@@ -4,15 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from stationmaster.budgets.entry import Usage as Tokens
 from stationmaster.gateway import Gateway, GatewayCall
+from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.errors import Upstream, UpstreamTimeout
 from stationmaster.kernel.principal import Principal
 from stationmaster.providers.anthropic import AnthropicProvider, Timeouts
-from tests.support.gateways import asking, gateway_over, read
+from tests.support.gateways import AT, asking, gateway_over, read
 from tests.support.memory_meter import MemoryMeter, Notebook
 from tests.support.raw_upstream import HEAD, STREAM_HEAD, RawUpstream, chunk, event, writes
 from tests.support.wire_upstream import Call, Reply, Text, Usage, WireUpstream, fixed, text
@@ -342,6 +344,29 @@ async def test_a_store_that_is_away_at_the_end_leaves_the_hold_and_the_answer_wh
     assert b"message_stop" in body
     assert len(at.meter.holds) == 1
     assert at.meter.entries == {}
+
+
+@pytest.mark.parametrize("jump", [-86_400 * 400, 86_400 * 400], ids=["back", "ahead"])
+async def test_a_clock_that_jumps_ends_no_call_and_bills_it_the_same(
+    key: Principal, jump: float
+) -> None:
+    clock = ManualClock(AT)
+    hold = asyncio.Event()
+    async with (
+        WireUpstream(fixed(replace(ANSWER, hold=hold))) as upstream,
+        bench(upstream.url, first_byte=30, inactivity=30, total=60) as at,
+    ):
+        gateway = gateway_over(at.provider, at.meter, at.notebook, clock=clock)
+        starting = asyncio.create_task(gateway.messages(key, asking(stream=True)))
+        await upstream.wait_for_calls(1)
+        clock.advance(jump)
+        hold.set()
+        call = await starting
+        clock.advance(-jump / 2)
+        assert b"message_stop" in await read(call)
+        at.check_settled_once("complete")
+        assert at.meter.spent == COST
+        assert at.notebook.ended.duration_ms >= 0
 
 
 async def test_many_calls_at_once_add_up_to_what_was_served(key: Principal) -> None:
