@@ -48,6 +48,7 @@ pytestmark = [
 
 CALLS = {"message": 24, "stream": 24, "task": 16}
 PAYS_FOR = 10
+KILL_BEFORE = 40  # of the calls that reach the provider in a round
 SETTLED_SECONDS = 60.0
 SECRET = "one-secret-for-all-replicas-of-this-test"
 
@@ -286,9 +287,13 @@ async def play(at: Place, observer: Observer, *, kill: bool) -> Round:
     ]
     if kill:
         victim = at.rng.choice(at.replicas)
-        while not await at.query("SELECT call_id FROM holds"):
-            await asyncio.sleep(0)
-        await asyncio.sleep(at.rng.random() / 3)  # somewhere in the middle, elsewhere each time
+        # Somewhere in the middle, elsewhere each time: by the calls, since by the clock nothing has
+        # been served yet where the machine is busy.
+        reached = len(at.upstream.message_calls) + at.rng.randrange(KILL_BEFORE)
+        while not all(call.done() for call in calls):
+            if len(at.upstream.message_calls) > reached and await at.query("SELECT 1 FROM holds"):
+                break
+            await asyncio.sleep(0.001)
         await victim.kill()
         await victim.start()
     await asyncio.gather(*calls)
@@ -342,7 +347,8 @@ async def test_spending_never_passes_a_budget(
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await books_agree(at, observer)
-        if ROUNDS >= 10:  # with few, chance decides which of them come first
+        # With few, chance decides which of them come first; a lone server takes its tasks with it.
+        if ROUNDS >= 10 and not (kill and replicas == 1):
             assert all(served[f"{each} served"] for each in CALLS), served
 
 
