@@ -127,6 +127,7 @@ async def test_capabilities_by_the_callers_rights(open_house: Open, tmp_path: Pa
         assert (agent["name"], agent["model"]) == ("a", MODEL)
         assert {"bash", "weather"} <= set(agent["tools"])
         assert found["counts"]["skills"] == 1
+        assert (found["agents_count"], found["skills_count"]) == (1, 1)
         made = await house.client.post(
             "/api/admin/keys", json={"name": "poor", "permissions": ["read:usage"]}
         )

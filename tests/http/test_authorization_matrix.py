@@ -337,6 +337,7 @@ NEVER = {
     "batch_id": f"msgbatch_{ULID}",
     "workspace_id": f"proj_{ULID}",
     "model": "haiku",
+    "response_id": "resp_never",
     "service_account_id": f"svac_{ULID}",
     "rate_limit_id": f"rlmt_{ULID}",
     "spend_limit_id": f"bud_{ULID}",
@@ -517,6 +518,7 @@ async def made_here(house: House) -> dict[str, str]:
     file = (await house.client.post("/v1/files", files=upload, headers=headers)).json()
     requests = [{"custom_id": "a", "params": CALL}]
     batch = await post("/v1/messages/batches", requests=requests)
+    response = await post("/v1/responses", model="haiku", input="x")
     key = await new_key(house, {"read:tasks"})
     subject = {"type": "key", "id": key["id"]}
     agent = await post("/v1/agents", name="a", model="haiku")
@@ -542,6 +544,7 @@ async def made_here(house: House) -> dict[str, str]:
         "session_id": session["id"],
         "file_id": file["id"],
         "batch_id": batch["id"],
+        "response_id": response["id"],
         "workspace_id": workspace["id"],
         "service_account_id": account["id"],
         "rate_limit_id": "rlmt_default",
@@ -560,6 +563,7 @@ async def test_another_tenant_finds_nothing_of_ours(unlimited: House) -> None:
             "POST /api/v1/clients/regenerate-key",  # would end this visitor
             "DELETE /api/v1/clients/me",
             "GET /v1/models/{model}",  # nobody's
+            "GET /v1/providers/{provider}/models",
         }:
             continue
         answer = await visitor.ask(name)

@@ -57,6 +57,8 @@ async def get_capabilities(services: Given, caller: Caller) -> Capabilities:
         counts=Counts(
             agents=len(agents), skills=len(skills), mcp_servers=len(servers), tools=len(tools)
         ),
+        agents_count=len(agents),
+        skills_count=len(skills),
     )
 
 

@@ -33,7 +33,7 @@ async def list_providers(request: Request, services: Given, caller: Caller) -> l
 
 async def list_provider_models(
     request: Request,
-    provider: Annotated[str, Path(description="Its name.", max_length=256)],
+    provider: Annotated[str, Path(description="Its name.")],
     services: Given,
     caller: Caller,
 ) -> ProviderModels:

@@ -49,3 +49,7 @@ class Capabilities(Reply):
     mcp_servers: list[McpServerOffer]
     tools: list[str]
     counts: Counts
+    agents_count: Annotated[
+        int, Field(description="As `counts` has it; guide 0's clients read it.")
+    ]
+    skills_count: int
