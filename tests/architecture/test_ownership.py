@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     "prometheus_client": {"telemetry"},
     "pwdlib": {"access"},
     "pydantic": {"http", "settings"},
-    "redis": {"cache", "limits"},
+    "redis": {"cache", "limits", "live"},
     "rich": {"cli"},
     "sqlalchemy": {
         "storage",

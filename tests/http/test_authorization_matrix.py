@@ -66,6 +66,8 @@ ROWS: Mapping[str, Row] = {
     "GET /ready": Row(OPEN),
     "GET /live": Row(OPEN),
     "GET /metrics": Row(OPEN),
+    "GET /db-check": Row(OPEN),
+    "GET /redis-check": Row(OPEN),
     "GET /openapi.json": Row(OPEN),
     "GET /docs": Row(OPEN),
     "GET /docs/style.css": Row(OPEN),

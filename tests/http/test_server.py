@@ -10,8 +10,9 @@ import httpx
 import pytest
 import structlog
 
+from stationmaster.bootstrap.observing import look_on
 from stationmaster.http.app import create_app, openapi_document
-from stationmaster.http.health import Health
+from stationmaster.http.health import Finding, Health
 from stationmaster.http.services import Component
 from stationmaster.kernel.errors import Unavailable
 from tests.http.conftest import ADMIN, USER, House, Open
@@ -47,7 +48,10 @@ async def test_the_map_names_what_there_is(house: House, anonymous: httpx.AsyncC
     assert named <= known
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/live", "/metrics", "/docs"])
+PROBES = ["/", "/health", "/ready", "/live", "/metrics", "/docs", "/db-check", "/redis-check"]
+
+
+@pytest.mark.parametrize("path", PROBES)
 async def test_probes_need_no_key_and_may_ask_with_head(
     anonymous: httpx.AsyncClient, path: str
 ) -> None:
@@ -122,6 +126,47 @@ async def test_a_part_that_is_down_shows_and_its_reason_only_to_those_with_a_key
         ready = await client.get("/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "database_not_ready")
         assert ready.headers["retry-after"]
+
+
+@pytest.mark.parametrize(("path", "name"), [("/db-check", "database"), ("/redis-check", "redis")])
+async def test_one_part_can_be_asked_for(house: House, path: str, name: str) -> None:
+    used = path == "/db-check"
+    there = await house.client.get(path)
+    assert (there.status_code, there.json()) == (200, {"status": "ok" if used else "unused"})
+
+    async def check() -> Mapping[str, Any]:
+        raise Unavailable("No route to db.internal.", code="gone")
+
+    async with with_component(house, Component(name, check, critical=False)) as client:
+        gone = await client.get(path)
+        assert (gone.status_code, gone.json()) == (503, {"status": "down"})
+        assert gone.headers["retry-after"]
+
+
+async def test_parts_are_looked_at_by_themselves(house: House) -> None:
+    state = {"up": True}
+
+    async def check() -> Mapping[str, Any]:
+        if not state["up"]:
+            raise Unavailable("It is away.")
+        return {}
+
+    class Asked(Health):
+        async def findings(self) -> list[Finding]:
+            self._asked_at = None  # each look is a new one
+            return await super().findings()
+
+    services = replace(house.services, components=(Component("part", check, critical=False),))
+    looking = asyncio.create_task(look_on(Asked(services), services.metrics, 0.001))
+    try:
+        async with asyncio.timeout(30):
+            for up, told in ((True, b"1.0"), (False, b"0.0"), (True, b"1.0")):
+                state["up"] = up
+                line = b'component_up{component="part"} ' + told
+                while line not in services.metrics.render()[0]:
+                    await asyncio.sleep(0.005)
+    finally:
+        looking.cancel()
 
 
 async def test_a_part_that_is_not_critical_does_not_stop_the_server(house: House) -> None:

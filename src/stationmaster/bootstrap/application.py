@@ -5,36 +5,42 @@ asks.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from stationmaster.agents.base import Agent
 from stationmaster.agents.pool import Pool
-from stationmaster.batches import BATCH_JOB, Executor, Traffic
+from stationmaster.batches import Executor, Traffic
 from stationmaster.batches.prompts import PromptPool
-from stationmaster.bootstrap import batching, identity, money, parts
+from stationmaster.bootstrap import background, batching, identity, money, parts
 from stationmaster.bootstrap.caching import Caching, caching
 from stationmaster.bootstrap.conversing import conversing, seats
 from stationmaster.bootstrap.limiting import Limiting, limiting
 from stationmaster.bootstrap.modelling import Modelling
-from stationmaster.bootstrap.observing import CallMetrics, LastRun, RunMetrics, components
+from stationmaster.bootstrap.observing import (
+    CallMetrics,
+    LastRun,
+    RunMetrics,
+    components,
+    keeping,
+    measure,
+)
 from stationmaster.bootstrap.offers import catalogue
 from stationmaster.bootstrap.parts import Core
-from stationmaster.budgets import Reports, Rollups
+from stationmaster.bootstrap.readiness import Readiness
+from stationmaster.bootstrap.roles import Duties, duties
+from stationmaster.budgets import Reports
+from stationmaster.cache import AnswerCache
 from stationmaster.gateway import Gateway, Models
 from stationmaster.http.one_job import OneJob
-from stationmaster.http.services import Services
+from stationmaster.http.services import Component, Services
 from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
-from stationmaster.jobs import Job, Outbox, Runner
+from stationmaster.jobs import Lease, Outbox
 from stationmaster.kernel.clock import Clock, SystemClock
-from stationmaster.kernel.errors import Unavailable
 from stationmaster.providers.base import Provider
 from stationmaster.responses import Responses
 from stationmaster.sessions.agents import Agents
@@ -43,17 +49,12 @@ from stationmaster.sessions.environments import Environments
 from stationmaster.sessions.runs.claims import Claim, Claims
 from stationmaster.sessions.runs.executor import Execution, Surroundings, Timers
 from stationmaster.sessions.runs.kit import Kits
-from stationmaster.sessions.runs.runs import QUEUED_JOB, Runs
+from stationmaster.sessions.runs.runs import Runs
 from stationmaster.sessions.runs.seats import Seats
 from stationmaster.sessions.runs.worker import Worker
-from stationmaster.sessions.sessions import DELETED_JOB
 from stationmaster.settings import Settings
 from stationmaster.telemetry import Redactor
 
-log = structlog.get_logger(__name__)
-
-SWEEP_S = 3600.0
-MEASURE_S = 5.0
 SOCKETS_S = 10.0  # for open sockets to be told that the server stops
 
 OFFLINE = (
@@ -70,27 +71,6 @@ class Endpoints:
     url: str
 
 
-class Readiness:
-    """Whether new work is taken, and if not, why."""
-
-    def __init__(self) -> None:
-        self.failed = asyncio.Event()
-        self._reason: str | None = None
-
-    def __call__(self) -> str | None:
-        """The reason; None where new work is taken."""
-        return self._reason
-
-    def end(self, reason: str) -> None:
-        """Take no more."""
-        self._reason = self._reason or reason
-
-    def fail(self, part: str) -> None:
-        """A part that must run has stopped: the server cannot go on."""
-        self.end(f"{part}_stopped")
-        self.failed.set()
-
-
 @dataclass(frozen=True, slots=True)
 class Application:
     """A server whose parts run, but which listens nowhere yet.
@@ -101,6 +81,7 @@ class Application:
     """
 
     services: Services
+    does: Duties
     worker: Worker
     pool: Pool
     executor: Executor
@@ -112,12 +93,16 @@ class Application:
     reread: asyncio.Event
 
     async def drain(self, timeout: float) -> None:
-        """Take nothing new, let runs end for `timeout` seconds, interrupt the rest, end streams."""
+        """Take nothing new, let runs end for `timeout` seconds, interrupt the rest, end streams.
+
+        One that runs nothing itself takes on what comes for as long as it can be reached.
+        """
         self.readiness.end("shutting_down")
-        self.services.runs.close_admission("The server is shutting down.")
-        self.services.sessions.close_admission("The server is shutting down.")
-        await asyncio.gather(self.worker.drain(timeout), self.executor.drain(timeout))
-        await self.pool.drain()
+        if self.does.works:
+            self.services.runs.close_admission("The server is shutting down.")
+            self.services.sessions.close_admission("The server is shutting down.")
+            await asyncio.gather(self.worker.drain(timeout), self.executor.drain(timeout))
+            await self.pool.drain()
         self.services.stopping.set()
         await self.services.sockets.emptied(SOCKETS_S)
 
@@ -134,30 +119,31 @@ async def running(
 
     Raises `Unavailable`, `SchemaError` or `AgentUnavailable` where the server cannot run.
     """
-    redactor = redactor or Redactor()
+    redactor, does = redactor or Redactor(), duties(settings)
     async with AsyncExitStack() as stack:
         core = await parts.core(stack, settings, clock or SystemClock(), redactor)
-        new_admin_key = await _first_keys(core, settings, redactor)
+        new_admin_key = await _first_keys(core, settings, redactor) if does.serves else None
+        egress = endpoints.socket.with_name("egress.sock")
         agent, rung, warnings = await parts.agent(
-            stack, settings, redactor, egress_socket=endpoints.socket.with_name("egress.sock")
+            stack, settings, redactor, egress_socket=egress, works=does.works
         )
-        if settings.agent != "scripted":
+        if does.works and settings.agent != "scripted":
             await identity.note_rung(core.database, core.record, rung)
         provider = await parts.provider(stack, settings)
         modelling = Modelling(settings, core.clock, redactor, provider)
         stack.push_async_callback(modelling.aclose)
         if provider.name == "offline":
             warnings.append(OFFLINE)
-        pool = await parts.pool(stack, core, settings, agent)
+        pool = await parts.pool(stack, core, settings, agent, works=does.works)
         claims = _claims(core, settings)
         offers = catalogue(settings, agent)
         one_job = OneJob() if settings.ephemeral else None
         seated = seats(core, pool, offers, _surroundings(settings, endpoints))
         worker = _worker(core, settings, agent=agent, claims=claims, seated=seated, one_job=one_job)
         core.resolver.tag_runs(worker.tags_of)
-        limits = limiting(stack, settings, core.clock, core.metrics)
-        cached = await caching(stack, core, settings)
-        readiness = Readiness()
+        limits = limiting(stack, settings, core.clock, core.metrics, core.news.redis)
+        cached = await caching(core, settings)
+        readiness, keeper = Readiness(), _keeper(core, settings)
         traffic = Traffic(CallMetrics(core.metrics, worker))
         services = _services(
             core,
@@ -175,27 +161,20 @@ async def running(
             seated=seated,
             readiness=readiness,
             one_job=one_job,
+            also=_besides(core, limits, cached, keeping(keeper, does)),
         )
         executor = batching.executor(core, settings, services, traffic)
-        await _run(
-            stack,
-            core,
-            services=services,
-            executor=executor,
-            claims=claims,
-            worker=worker,
-            pool=pool,
-            seated=seated,
-            limits=limits,
-            readiness=readiness,
+        beside = background.Parts(
+            core, services, executor, claims, worker, pool, seated, limits, readiness, keeper
         )
-        if cached is not None:
-            await stack.enter_async_context(_background("cache", cached.run, readiness))
         reread = asyncio.Event()
-        watching = partial(modelling.watch, services.gateway, reread)
-        await stack.enter_async_context(_background("models", watching, readiness))
+        more = {"models": partial(modelling.watch, services.gateway, reread)}
+        if cached is not None:
+            more["cache"] = partial(cached.run)
+        await background.start(stack, beside, does, settings.health_check_interval, more)
         yield Application(
             services=services,
+            does=does,
             worker=worker,
             pool=pool,
             executor=executor,
@@ -225,6 +204,25 @@ def _surroundings(settings: Settings, endpoints: Endpoints) -> Surroundings:
         endpoints.url,
         parts.agent_limits(settings),
         owners_login=parts.owners_login(settings),
+    )
+
+
+def _besides(
+    core: Core, limits: Limiting, cached: Caching | None, keeps: tuple[Component, ...]
+) -> tuple[Component, ...]:
+    """What `/health` names beside the parts that every server has."""
+    kept = () if cached is None else (cached.component,)
+    return (limits.component, *core.news.components, *keeps, *kept)
+
+
+def _keeper(core: Core, settings: Settings) -> Lease:
+    """Who has it does the periodic work of all servers on the database."""
+    return Lease(
+        core.database,
+        core.clock,
+        "scheduler",
+        holder=core.instances.id,
+        length=settings.lease_time,
     )
 
 
@@ -276,7 +274,7 @@ def _worker(
         claims=claims,
         instances=core.instances,
         clock=core.clock,
-        slots=settings.max_workers,
+        slots=settings.max_workers if duties(settings).works else 0,
         waiting=settings.max_unanswered,
         execution=execution,
         observer=measured if one_job is None else LastRun(one_job, measured),
@@ -301,25 +299,16 @@ def _services(
     seated: Seats,
     readiness: Readiness,
     one_job: OneJob | None,
+    also: tuple[Component, ...],
 ) -> Services:
     definitions = Agents(database=core.database, clock=core.clock, catalogue=offers)
     runs = _runs(core, settings, agent, Kits(definitions, offers))
     talks = conversing(core, settings, offers, seated)
     defined = money.definitions(core, runs)
-    core.metrics.agents_alive.set_function(agent.alive)
-    core.metrics.runs_active.set_function(lambda: worker.active)
-    core.metrics.runs_unanswered.set_function(lambda: worker.waiting)
-    sockets = Places(most=settings.websocket_max_connections)
-    core.metrics.sockets_open.set_function(lambda: sockets.open)
+    measure(core.metrics, agent, worker)
+    sockets = _places(core, settings)
     cache = None if cached is None else cached.cache
-    gateway = Gateway(
-        models=models,
-        meter=core.budgets,
-        observer=traffic,
-        clock=core.clock,
-        limiter=limits.limiter,
-        cache=cache,
-    )
+    gateway = _gateway(core, models, traffic, limits, cache)
     return Services(
         options=parts.http_options(settings),
         clock=core.clock,
@@ -339,12 +328,7 @@ def _services(
         stored_files=core.stored_files,
         batches=batching.batches(core, settings),
         idempotency=IdempotencyKeys(core.database, core.clock, core.record.sealer, core.instances),
-        responses=Responses(
-            core.database,
-            core.clock,
-            core.record.sealer,
-            lifetime=settings.responses_retention,
-        ),
+        responses=_responses(core, settings),
         reports=Reports(core.database, core.clock),
         budgets=defined,
         spend_requests=money.requests(core, defined),
@@ -361,25 +345,47 @@ def _services(
         limiter=limits.limiter,
         failures=limits.failures,
         metrics=core.metrics,
-        components=(
-            *components(
-                max_queue=settings.max_queue,
-                database=core.database,
-                worker=worker,
-                runs=runs,
-                agent=agent,
-                pool=pool,
-                rung=rung,
-                provider=provider,
-                files=core.files,
-            ),
-            limits.component,
-            *(() if cached is None else (cached.component,)),
+        components=components(
+            max_queue=settings.max_queue,
+            database=core.database,
+            worker=worker,
+            runs=runs,
+            agent=agent,
+            pool=pool,
+            rung=rung,
+            provider=provider,
+            files=core.files,
+            also=also,
         ),
         not_ready_because=readiness,
         sockets=sockets,
         one_job=one_job,
         stopping=asyncio.Event(),
+    )
+
+
+def _places(core: Core, settings: Settings) -> Places:
+    sockets = Places(most=settings.websocket_max_connections)
+    core.metrics.sockets_open.set_function(lambda: sockets.open)
+    return sockets
+
+
+def _responses(core: Core, settings: Settings) -> Responses:
+    return Responses(
+        core.database, core.clock, core.record.sealer, lifetime=settings.responses_retention
+    )
+
+
+def _gateway(
+    core: Core, models: Models, traffic: Traffic, limits: Limiting, cache: AnswerCache | None
+) -> Gateway:
+    return Gateway(
+        models=models,
+        meter=core.budgets,
+        observer=traffic,
+        clock=core.clock,
+        limiter=limits.limiter,
+        cache=cache,
     )
 
 
@@ -399,97 +405,3 @@ def _runs(core: Core, settings: Settings, agent: Agent, kits: Kits) -> Runs:
         limits=parts.run_limits(settings),
         recorder=core.record.audit,
     )
-
-
-# --- what runs beside the requests ------------------------------------------------------------
-
-
-async def _run(
-    stack: AsyncExitStack,
-    core: Core,
-    *,
-    services: Services,
-    executor: Executor,
-    claims: Claims,
-    worker: Worker,
-    pool: Pool,
-    seated: Seats,
-    limits: Limiting,
-    readiness: Readiness,
-) -> None:
-    async def sweep() -> None:
-        while True:
-            if gone := await asyncio.to_thread(core.files.sweep, core.clock.now()):
-                log.info("Left-over files were deleted.", directories=gone)
-            with contextlib.suppress(Unavailable):
-                await core.stored_files.sweep()
-                await services.idempotency.sweep()
-                await services.responses.sweep()
-                await services.batches.sweep()
-                await services.spend_requests.sweep()
-            await asyncio.sleep(SWEEP_S)
-
-    async def measure() -> None:
-        while True:
-            with contextlib.suppress(Unavailable):
-                core.metrics.runs_queued.set((await services.runs.depth()).queued)
-            await asyncio.sleep(MEASURE_S)
-
-    await core.instances.register()
-    stack.push_async_callback(claims.resign)
-
-    async def clear(job: Job) -> None:
-        # Its files go next. A process on another server ends there a little later.
-        await pool.drop(str(job.payload["session_id"]))
-        await services.sessions.clear(job)
-
-    handlers = {QUEUED_JOB: worker.ring, DELETED_JOB: clear, BATCH_JOB: executor.ring}
-    outbox = Runner(
-        core.database,
-        core.bus,
-        core.clock,
-        handlers,
-        instance_id=core.instances.id,
-        heard={QUEUED_JOB: worker.hear},
-    )
-    background: dict[str, Callable[[], Awaitable[None]]] = {
-        "worker": worker.run,
-        "pool": pool.run,
-        "seats": seated.watch,
-        "watch": worker.watch,
-        "outbox": outbox.run,
-        "batches": executor.run,
-        "rate_limits": limits.store.run,
-        "identity": lambda: identity.keep(core.record, core.signed_in, core.clock),
-        "refusals": core.record.refusals.run,
-        "key_rotation": core.rotation.run,
-        "key_last_use": core.last_use.run,
-        "rollups": Rollups(core.database).run,
-        "reconcile": lambda: money.reconcile(core.budgets),
-        "sweep": sweep,
-        "measure": measure,
-    }
-    for name, work in background.items():
-        await stack.enter_async_context(_background(name, work, readiness))
-    stack.push_async_callback(worker.interrupt)
-
-
-@asynccontextmanager
-async def _background(
-    name: str, work: Callable[[], Awaitable[None]], readiness: Readiness
-) -> AsyncIterator[None]:
-    """Run `work`, which never ends by itself, beside the server."""
-
-    async def guarded() -> None:
-        try:
-            await work()
-        except Exception:
-            log.critical("A part of the server has stopped.", part=name, exc_info=True)
-            readiness.fail(name)
-
-    task = asyncio.create_task(guarded(), name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stationmaster.bootstrap.parts import Core
 from stationmaster.cache import AnswerCache, DiskTier, MemoryTier
 from stationmaster.http.services import Component
 from stationmaster.settings import Settings
 from stationmaster.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from stationmaster.live.connection import Redis
 
 MEASURE_S = 5.0
 SWEEP_S = 60.0
@@ -41,7 +43,7 @@ class Caching:
             await asyncio.sleep(MEASURE_S)
 
 
-async def caching(stack: AsyncExitStack, core: Core, settings: Settings) -> Caching | None:
+async def caching(core: Core, settings: Settings) -> Caching | None:
     """The cache as the settings have it; None where it is off.
 
     Raises `OSError` where the disk cannot be used.
@@ -49,8 +51,8 @@ async def caching(stack: AsyncExitStack, core: Core, settings: Settings) -> Cach
     if not settings.cache_enabled:
         return None
     limit = settings.cache_size_mb * MB
-    if settings.redis_url is not None:
-        return _shared(stack, core, settings, settings.redis_url.get_secret_value(), limit)
+    if core.news.redis is not None:
+        return _shared(core, settings, core.news.redis, limit)
     memory = MemoryTier(limit // MEMORY_SHARE, core.clock)
     disk = DiskTier(settings.data_dir / "cache", limit - memory.limit, core.clock)
     await asyncio.to_thread(disk.open)
@@ -64,14 +66,11 @@ async def caching(stack: AsyncExitStack, core: Core, settings: Settings) -> Cach
     return Caching(cache, component, core.metrics, disk)
 
 
-def _shared(stack: AsyncExitStack, core: Core, settings: Settings, url: str, limit: int) -> Caching:
+def _shared(core: Core, settings: Settings, client: "Redis", limit: int) -> Caching:
     # Late, so that a server without Redis does not load what it does not use.
     from stationmaster.cache.shared import RedisTier
     from stationmaster.kernel.errors import Unavailable
-    from stationmaster.limits.shared import connected
 
-    client = connected(url)
-    stack.push_async_callback(client.aclose)
     tier = RedisTier(client, limit, core.clock)
     cache = _cache(core, settings, kept=("redis", tier, limit))
 

@@ -232,11 +232,18 @@ def door(settings: Settings) -> DoorOptions:
     )
 
 
-async def keep(record: OnRecord, signed: SignedIn, clock: Clock) -> None:
-    """Rotate signing keys, and delete what has had its time. Never ends."""
+async def renew(signed: SignedIn) -> None:
+    """Rotate signing keys, and know those of other servers. Never ends."""
     while True:
         with contextlib.suppress(Unavailable):  # in an hour, then
             await signed.signing_keys.renew()
+        await asyncio.sleep(KEEP_S)
+
+
+async def keep(record: OnRecord, signed: SignedIn, clock: Clock) -> None:
+    """Delete what has had its time. Never ends."""
+    while True:
+        with contextlib.suppress(Unavailable):  # in an hour, then
             await signed.purge.run()
             if gone := await record.chains.prune(clock.now() - round(record.retention * 1000)):
                 log.info("Old entries of the audit log were deleted.", entries=gone)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stationmaster.http.services import Component
 from stationmaster.kernel.clock import Clock
@@ -12,6 +12,9 @@ from stationmaster.limits import Failures, Kind, Limiter, MemoryStore, Policy, R
 from stationmaster.sessions.runs.bounds import Shares
 from stationmaster.settings import Settings
 from stationmaster.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from stationmaster.live.connection import Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,15 @@ class Limiting:
     component: Component
 
 
-def limiting(stack: AsyncExitStack, settings: Settings, clock: Clock, metrics: Metrics) -> Limiting:
-    """Rate limits as the settings have them."""
-    store, component = _store(stack, settings, clock, metrics)
+def limiting(
+    stack: AsyncExitStack,
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    redis: "Redis | None",
+) -> Limiting:
+    """Rate limits as the settings have them, counted in `redis` where there is one."""
+    store, component = _store(clock, metrics, redis)
     stack.push_async_callback(store.aclose)
     on = settings.rate_limit_enabled
     return Limiting(
@@ -78,11 +87,9 @@ def shares(settings: Settings) -> Shares:
     )
 
 
-def _store(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, metrics: Metrics
-) -> tuple[Store, Component]:
+def _store(clock: Clock, metrics: Metrics, redis: "Redis | None") -> tuple[Store, Component]:
     own = MemoryStore(clock)
-    if settings.redis_url is None:
+    if redis is None:
 
         async def alone() -> Mapping[str, Any]:
             return {"store": "memory", "shared": False}
@@ -90,12 +97,10 @@ def _store(
         return own, Component("rate_limits", alone, critical=False)
     # Late, so that a server without Redis does not load what it does not use.
     from stationmaster.limits.fallback import FallbackStore
-    from stationmaster.limits.shared import RedisStore, connected
+    from stationmaster.limits.shared import RedisStore
 
-    client = connected(settings.redis_url.get_secret_value())
-    stack.push_async_callback(client.aclose)
     store = FallbackStore(
-        RedisStore(client),
+        RedisStore(redis),
         own,
         on_change=lambda shared: metrics.rate_limits_shared.set(int(shared)),
     )

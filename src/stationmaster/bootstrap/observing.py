@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from stationmaster.agents.base import Agent
 from stationmaster.agents.pool import Pool
+from stationmaster.bootstrap.roles import Duties
 from stationmaster.gateway.ports import CallEnded, CallObserver, CallRefused, CallStarted
+from stationmaster.http.health import Health
 from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Component
+from stationmaster.jobs import Lease
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.providers.base import Provider
 from stationmaster.sessions.runs.claims import Claim
@@ -19,6 +24,8 @@ from stationmaster.sessions.runs.settlement import Ending
 from stationmaster.sessions.runs.worker import Worker
 from stationmaster.storage import Database
 from stationmaster.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
 
 LOW_DISK_BYTES = 512 * 1024**2  # below it new files may soon fail
 
@@ -95,8 +102,9 @@ def components(
     rung: str,
     provider: Provider,
     files: RunFiles,
+    also: tuple[Component, ...] = (),
 ) -> tuple[Component, ...]:
-    """The parts that `/health` names. `rung` is how agents are confined."""
+    """The parts that `/health` names, `also` last. `rung` is how agents are confined."""
 
     async def check_database() -> Mapping[str, Any]:
         await database.check()
@@ -140,4 +148,37 @@ def components(
         Component("agents", check_agents, critical=False),
         Component("provider", check_provider, critical=False),
         Component("disk", check_disk, critical=False),
+        *also,
     )
+
+
+def measure(metrics: Metrics, agent: Agent, worker: Worker) -> None:
+    """Let the metrics ask how much is at work."""
+    metrics.agents_alive.set_function(agent.alive)
+    metrics.runs_active.set_function(lambda: worker.active)
+    metrics.runs_unanswered.set_function(lambda: worker.waiting)
+
+
+def keeping(keeper: Lease, does: Duties) -> tuple[Component, ...]:
+    """Whether this server does the periodic work of all, where it might."""
+    if not does.keeps:
+        return ()
+
+    async def check() -> Mapping[str, Any]:
+        return {"leads": keeper.held}
+
+    return (Component("scheduler", check, critical=False),)
+
+
+async def look_on(health: Health, metrics: Metrics, interval: float) -> None:
+    """Look at every part each `interval` seconds, and say where one comes or goes. Never ends."""
+    were: dict[str, str] = {}
+    while True:
+        for finding in await health.findings():
+            name, status = finding.component.name, finding.status
+            metrics.component_up.labels(name).set(status != "down")
+            if status != were.get(name, "ok"):
+                say = log.warning if status == "down" else log.info
+                say("A part of the server changed.", part=name, status=status, code=finding.code)
+            were[name] = status
+        await asyncio.sleep(interval)

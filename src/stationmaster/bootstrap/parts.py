@@ -17,6 +17,7 @@ from stationmaster.agents.pool import Pool
 from stationmaster.agents.slots import PoolLimits
 from stationmaster.bootstrap.identity import OnRecord, SignedIn, on_record, signed_in
 from stationmaster.bootstrap.limiting import shares
+from stationmaster.bootstrap.news import News, news
 from stationmaster.bootstrap.pooling import DatabaseTokens, SessionPlaces
 from stationmaster.budgets import Budgets, CallContext
 from stationmaster.budgets.account import Entitled
@@ -26,7 +27,7 @@ from stationmaster.http.services import HttpOptions
 from stationmaster.jobs import Instances, Outbox
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
-from stationmaster.live.bus import Bus, MemoryBus
+from stationmaster.live.bus import Bus
 from stationmaster.migrations import migrate
 from stationmaster.providers.base import Provider
 from stationmaster.sessions.runs.files import RunFiles
@@ -55,6 +56,9 @@ log = structlog.get_logger(__name__)
 CLOCK_WARNING = 0.1  # of a lease
 CLOCK_REFUSAL = 0.3  # of a lease: two servers may be off as much each, and a lease has 2/3 left
 
+ELSEWHERE = "elsewhere"
+"""The rung of agents that this server does not run."""
+
 SUBSCRIPTION = (
     "Tasks started with an admin key use your Claude subscription: Anthropic's terms do not allow"
     " serving others with it, and what these tasks use is outside the spend ceiling."
@@ -66,7 +70,7 @@ class Core:
     """What everything stands on: the database, and the capabilities that keep tables in it."""
 
     database: Database
-    bus: Bus
+    news: News
     clock: Clock
     secret: str = field(repr=False)
     record: OnRecord
@@ -87,6 +91,11 @@ class Core:
     transcripts: Transcripts
     stored_files: Files
 
+    @property
+    def bus(self) -> Bus:
+        """Where news passes."""
+        return self.news.bus
+
 
 async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor: Redactor) -> Core:
     """Open the database, up to date. Raises `Unavailable` and `SchemaError`."""
@@ -94,26 +103,21 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     secret = (settings.secret_key or load_secret_key(settings.data_dir)).get_secret_value()
     redactor.register(secret)
     hasher = Hasher(secret.encode())
-    metrics, bus = Metrics(), MemoryBus()
+    metrics = Metrics()
 
     database = await _database(stack, settings, metrics)
+    told = news(stack, settings, metrics)
     record = await on_record(database, settings, secret, clock)
     instances = Instances(database, clock, lease=settings.lease_time)
     last_use = LastUse(database, clock)
     resolver = Resolver(database, hasher, clock, last_use=last_use)
     tokens = RunTokens(hasher, clock, forget=resolver.forget, instance_id=instances.id)
-    events = EventLog(
-        database,
-        bus,
-        clock,
-        on_append=metrics.events_appended.inc,
-        on_drop=metrics.slow_readers_dropped.inc,
-    )
+    events = _book(database, told.bus, clock, metrics)
     budgets = Budgets(
         database, clock, instance_id=instances.id, events=events, entitled=_entitled(clock)
     )
     records = Records(events)
-    turns = Turns(records, budgets, Outbox(bus, clock), run_limits(settings))
+    turns = Turns(records, budgets, Outbox(told.bus, clock), run_limits(settings))
     keys = Keys(
         database,
         hasher,
@@ -124,7 +128,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     )
     return Core(
         database=database,
-        bus=bus,
+        news=told,
         clock=clock,
         secret=secret,
         record=record,
@@ -168,6 +172,16 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
             max_size=settings.file_max_size,
             quota=settings.files_quota,
         ),
+    )
+
+
+def _book(database: Database, bus: Bus, clock: Clock, metrics: Metrics) -> EventLog:
+    return EventLog(
+        database,
+        bus,
+        clock,
+        on_append=metrics.events_appended.inc,
+        on_drop=metrics.slow_readers_dropped.inc,
     )
 
 
@@ -229,11 +243,17 @@ def check_clock(skew: int, lease: float) -> None:
 
 
 async def agent(
-    stack: AsyncExitStack, settings: Settings, redactor: Redactor, *, egress_socket: Path
+    stack: AsyncExitStack,
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    egress_socket: Path,
+    works: bool,
 ) -> tuple[Agent, str, list[str]]:
     """The agent, the rung it gets, and what the operator should know of that.
 
-    `egress_socket` is where a subscription login's agents will find their way out.
+    `egress_socket` is where a subscription login's agents will find their way out. One that does
+    not work is there to be asked what it could do.
     """
     if settings.agent == "scripted":
         from stationmaster.agents.scripted import ScriptedAgent
@@ -243,6 +263,8 @@ async def agent(
         return scripted, "none", ["AGENT is scripted: tasks play a fixed script."]
     from stationmaster.agents.claude_code import ClaudeCodeAgent
 
+    if not works:
+        return ClaudeCodeAgent(state_dir=settings.data_dir), ELSEWHERE, []
     claude = ClaudeCodeAgent(
         state_dir=settings.data_dir,
         sandbox=settings.sandbox,
@@ -265,17 +287,19 @@ async def agent(
     return claude, rung, warnings
 
 
-async def pool(stack: AsyncExitStack, core: Core, settings: Settings, agent: Agent) -> Pool:
-    """The agents' processes, those of earlier servers cleared away."""
+async def pool(
+    stack: AsyncExitStack, core: Core, settings: Settings, agent: Agent, *, works: bool
+) -> Pool:
+    """The agents' processes, those of earlier servers cleared away; none where none may work."""
     places = SessionPlaces(Workspaces(settings.workspace_dir), settings.data_dir)
-    if gone := await asyncio.to_thread(places.sweep):
+    if works and (gone := await asyncio.to_thread(places.sweep)):
         log.info("Directories of agents that served nobody were deleted.", slots=gone)
     made = Pool(
         agent,
         DatabaseTokens(core.database, core.tokens),
         places,
         PoolLimits(
-            size=settings.agent_pool_size,
+            size=settings.agent_pool_size if works else 0,
             kinds=settings.agent_pool_kinds,
             idle=settings.agent_pool_idle_time,
             unused=settings.agent_pool_unused_time,

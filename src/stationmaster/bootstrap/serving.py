@@ -26,9 +26,9 @@ import uvicorn
 
 from stationmaster.bootstrap.application import Application, Endpoints, running
 from stationmaster.bootstrap.protocol import BoundedProtocol, StrictSocketProtocol
+from stationmaster.bootstrap.roles import duties, port
 from stationmaster.bootstrap.tls import Certificate
-from stationmaster.http.app import create_agent_app, create_app
-from stationmaster.http.services import Services
+from stationmaster.http.app import create_agent_app, create_app, create_probe_app
 from stationmaster.kernel.errors import StationmasterError, Unavailable
 from stationmaster.settings import Settings
 from stationmaster.telemetry import Redactor, configure_logging
@@ -78,7 +78,8 @@ async def listening(
     with _sockets(settings) as sockets:
         async with running(settings, sockets.for_agents(), redactor=redactor) as application:
             services = application.services
-            servers = _servers(services, sockets)
+            servers = _servers(application, sockets)
+            loop = asyncio.get_running_loop()
             tasks = [asyncio.create_task(server.run(), name="http") for server in servers]
             if sockets.certificate is not None:
                 renewal = asyncio.create_task(sockets.certificate.watch(), name="certificate")
@@ -88,7 +89,10 @@ async def listening(
                 for server in servers:
                     await server.ready()
                 yield Listening(application, sockets.url())
+                until = loop.time() + settings.shutdown_timeout
                 await application.drain(settings.shutdown_timeout)
+                for server in servers:
+                    server.config.timeout_graceful_shutdown = max(CLOSE_S, int(until - loop.time()))
             finally:
                 services.stopping.set()
                 if renewal is not None:
@@ -102,8 +106,8 @@ async def listening(
 class _Sockets:
     """What is listened on.
 
-    With TLS of our own, `plain` is for agents that no sandbox gives a socket of the file system,
-    on loopback, and `redirect` sends others to TLS.
+    `plain` is for agents that no sandbox gives a socket of the file system, on loopback: with TLS
+    of our own, and where the API is not served. With TLS `redirect` sends others to it.
     """
 
     tcp: socket.socket
@@ -126,22 +130,25 @@ def _sockets(settings: Settings) -> Iterator[_Sockets]:
     certificate = None
     if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
         certificate = Certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    serves = duties(settings).serves
     with contextlib.ExitStack() as stack:
-        tcp = stack.enter_context(_tcp_socket(settings.host, settings.port))
+        tcp = stack.enter_context(_tcp_socket(settings.host, port(settings)))
         unix = stack.enter_context(_gateway_socket())
         plain = redirect = None
-        if certificate is not None:
+        if certificate is not None or not serves:
             plain = stack.enter_context(_tcp_socket("127.0.0.1", 0))
-        if settings.http_redirect_port is not None:
+        if settings.http_redirect_port is not None and serves:
             redirect = stack.enter_context(_tcp_socket(settings.host, settings.http_redirect_port))
         yield _Sockets(tcp, unix, certificate, plain, redirect)
 
 
-def _servers(services: Services, sockets: _Sockets) -> "list[_Server]":
+def _servers(application: Application, sockets: _Sockets) -> "list[_Server]":
+    services = application.services
+    app = create_app(services) if application.does.serves else create_probe_app(services)
     context = None if sockets.certificate is None else sockets.certificate.context
     agents = create_agent_app(services)
     servers = [
-        _Server(_config(create_app(services), tls=context), sockets.tcp),
+        _Server(_config(app, tls=context), sockets.tcp),
         _Server(_config(agents, ws="none"), sockets.unix),
     ]
     if sockets.plain is not None:

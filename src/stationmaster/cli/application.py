@@ -67,6 +67,8 @@ def build() -> typer.Typer:
     )
     app.callback()(_shared)
     app.command("serve")(serve.serve)
+    app.command("worker")(serve.worker)
+    app.command("scheduler")(serve.scheduler)
     app.command("demo")(demo.demo)
     app.command("run")(run_command.run)
     app.command("chat")(chat.chat)

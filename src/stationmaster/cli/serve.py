@@ -18,46 +18,116 @@ if TYPE_CHECKING:
 KEY_FILE = "admin-key"
 
 
+Host = Annotated[str | None, typer.Option("--host", help="HOST")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="PATH", help="DATA_DIR")]
+MaxWorkers = Annotated[int | None, typer.Option("--max-workers", help="MAX_WORKERS")]
+Sandbox = Annotated[str | None, typer.Option("--sandbox", help="SANDBOX: auto, require or off.")]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="LOG_LEVEL")]
+LogFormat = Annotated[str | None, typer.Option("--log-format", help="LOG_FORMAT: json or console.")]
+
+
 def serve(
     *,
-    host: Annotated[str | None, typer.Option("--host", help="HOST")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="PORT; 0 takes a free one.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="PATH", help="DATA_DIR")
+    role: Annotated[
+        str | None,
+        typer.Option("--role", help="ROLE: all; or api, which runs no agents and no jobs."),
     ] = None,
-    max_workers: Annotated[int | None, typer.Option("--max-workers", help="MAX_WORKERS")] = None,
+    host: Host = None,
+    port: Annotated[int | None, typer.Option("--port", help="PORT; 0 takes a free one.")] = None,
+    data_dir: DataDir = None,
+    max_workers: MaxWorkers = None,
     provider: Annotated[
         str | None, typer.Option("--provider", help="PROVIDER: auto, anthropic or offline.")
     ] = None,
-    sandbox: Annotated[
-        str | None, typer.Option("--sandbox", help="SANDBOX: auto, require or off.")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option("--log-level", help="LOG_LEVEL")] = None,
-    log_format: Annotated[
-        str | None, typer.Option("--log-format", help="LOG_FORMAT: json or console.")
-    ] = None,
+    sandbox: Sandbox = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Start the server. Each option wins over the setting it names; the others hold as they are.
 
     SIGTERM and Ctrl-C stop it in good order, a second one at once.
     """
-    import uvloop
-
-    from stationmaster import bootstrap
-    from stationmaster.cli.settings import load
-
-    settings = load(
+    _run(
         {
+            "ROLE": role,
             "HOST": host,
-            "PORT": None if port is None else str(port),
-            "DATA_DIR": None if data_dir is None else str(data_dir),
-            "MAX_WORKERS": None if max_workers is None else str(max_workers),
+            "PORT": port,
+            "DATA_DIR": data_dir,
+            "MAX_WORKERS": max_workers,
             "PROVIDER": provider,
             "SANDBOX": sandbox,
             "LOG_LEVEL": log_level,
             "LOG_FORMAT": log_format,
         }
     )
+
+
+def worker(
+    *,
+    host: Host = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="WORKER_PORT; 0 takes a free one.")
+    ] = None,
+    data_dir: DataDir = None,
+    max_workers: MaxWorkers = None,
+    sandbox: Sandbox = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Run agents and jobs for servers on the same database (`serve --role api`).
+
+    On its port it answers /live, /ready, /health and /metrics alone. SIGTERM lets what runs end, or
+    hands it on.
+    """
+    _run(
+        {
+            "ROLE": "worker",
+            "HOST": host,
+            "WORKER_PORT": port,
+            "DATA_DIR": data_dir,
+            "MAX_WORKERS": max_workers,
+            "SANDBOX": sandbox,
+            "LOG_LEVEL": log_level,
+            "LOG_FORMAT": log_format,
+        }
+    )
+
+
+def scheduler(
+    *,
+    host: Host = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="SCHEDULER_PORT; 0 takes a free one.")
+    ] = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Do the periodic work of servers on the same database. Of several one works, others stand by.
+
+    On its port it answers /live, /ready, /health and /metrics alone.
+    """
+    _run(
+        {
+            "ROLE": "scheduler",
+            "HOST": host,
+            "SCHEDULER_PORT": port,
+            "DATA_DIR": data_dir,
+            "LOG_LEVEL": log_level,
+            "LOG_FORMAT": log_format,
+        }
+    )
+
+
+def _run(options: dict[str, object]) -> None:
+    """Serve with the settings and what was said on the command line over them."""
+    import uvloop
+
+    from stationmaster import bootstrap
+    from stationmaster.cli.settings import load
+
+    given = {name: None if value is None else str(value) for name, value in options.items()}
+    settings = load(given)
     try:
         uvloop.run(bootstrap.serve(settings, announce=lambda server: announce(server, settings)))
     except bootstrap.JobFailed:  # with EPHEMERAL: its log says why
@@ -68,8 +138,9 @@ def announce(server: "Listening", settings: "Settings") -> None:
     """Say on stdout where the server is and how it works. Log lines go to stderr."""
     application = server.application
     model = "the built-in offline script" if settings.provider == "offline" else settings.provider
+    what = "" if settings.role == "all" else f" ({settings.role})"
     lines = [
-        f"Stationmaster {__version__} is ready at {server.url}",
+        f"Stationmaster {__version__}{what} is ready at {server.url}",
         f"  models    {model}",
         f"  sandbox   {application.sandbox}",
         f"  data      {safe(settings.data_dir)}",

@@ -5,6 +5,7 @@ order of numbers and a stream has no gaps. Never follow events by an id across s
 concurrent writers a smaller id can become visible after a larger one.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import NoReturn
@@ -253,21 +254,30 @@ class _Reader:
     async def items(self, idle: float) -> AsyncGenerator[Event | Live | Overflow | None, None]:
         async for event in self._catch_up():
             yield event
+        now = asyncio.get_running_loop().time
+        quiet_since = now()
         while True:
-            if not await self._subscription.wait(idle):
-                async for event in self._catch_up():  # in case a wake-up was lost
-                    yield event
-                yield None
-                continue
+            silent = not await self._subscription.wait(max(0.0, quiet_since + idle - now()))
             if self._subscription.overflowed:
                 yield Overflow(self._last)
                 return
+            # After what waits: news that is not kept belongs before what is read later.
+            look = silent or self._subscription.missed
             for message in self._subscription.take():
+                quiet_since = now()
                 if isinstance(message, Live):
                     yield message
                     continue
                 async for event in self._take_batch(message):
                     yield event
+            if look:
+                async for event in self._catch_up():
+                    quiet_since = now()
+                    yield event
+            # Looking in vain is silence too: whoever reads must hear that it goes on.
+            if now() >= quiet_since + idle:
+                yield None
+                quiet_since = now()
 
     async def _take_batch(self, batch: list[Event]) -> AsyncIterator[Event]:
         # Commits were announced out of order, or one was lost, or is too large to wait here.

@@ -1,6 +1,7 @@
 """The two apps: the server's, and the one that agents see."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -134,12 +135,27 @@ def create_agent_app(services: Services) -> App:
     return Entrance(door, metrics=services.metrics, refuse=anthropic.refuse, label=_label)
 
 
+def create_probe_app(services: Services) -> App:
+    """What a server without the API tells of itself: whether it lives, works, and how."""
+    api = _api(server.install_probes)
+    api.state.services = services
+    api.state.gatekeeper = Gatekeeper(services)
+    api.state.health = Health(services)
+    door = Door(api, services.door, render=_render, refused=_noting(services))
+    return Entrance(door, metrics=services.metrics, refuse=_problem, label=_label)
+
+
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document, without a server."""
     return _document(_api())
 
 
-def _api() -> FastAPI:
+def _every_route(api: FastAPI) -> None:
+    for routes in ROUTES:
+        routes.install(api)
+
+
+def _api(install: Callable[[FastAPI], None] = _every_route) -> FastAPI:
     api = FastAPI(
         title="Stationmaster",
         openapi_url=None,  # its own routes for these need files from elsewhere
@@ -148,8 +164,7 @@ def _api() -> FastAPI:
         redirect_slashes=False,  # the target would be made of the Host header
     )
     problems.install(api)
-    for routes in ROUTES:
-        routes.install(api)
+    install(api)
     api.openapi = functools.cache(lambda: _document(api))  # type: ignore[method-assign]
     return api
 

@@ -23,7 +23,8 @@ from stationmaster.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 UNMATCHED = "unmatched"
-QUIET = frozenset({"/health", "/live", "/metrics", "/ready"})  # asked every few seconds
+# Asked every few seconds.
+QUIET = frozenset({"/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"})
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),

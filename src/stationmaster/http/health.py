@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -29,7 +29,7 @@ class Finding:
     message: str | None = None
 
     @property
-    def status(self) -> str:
+    def status(self) -> Literal["ok", "down", "overloaded"]:
         """`ok`, `down`, or of a pool `overloaded`."""
         if self.code is not None:
             return "down"

@@ -19,7 +19,8 @@ from stationmaster.kernel.origin import Origin
 
 MAX_URL = 8192  # bytes of path and query together
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-PROBES = frozenset({"/health", "/live", "/ready", "/metrics"})  # asked by address, in plain HTTP
+# Asked by address, in plain HTTP.
+PROBES = frozenset({"/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"})
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 Refused = Callable[[Origin, int, Scope], None]

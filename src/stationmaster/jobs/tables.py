@@ -12,6 +12,14 @@ instances = Table(
     Column("lease_until", BigInteger, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("held_until", BigInteger, nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,

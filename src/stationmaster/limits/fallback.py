@@ -6,22 +6,17 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from redis.exceptions import RedisError
 
 from stationmaster.limits.grant import Grant, Refusal
 from stationmaster.limits.memory import MemoryStore
 from stationmaster.limits.plan import Amounts, Plan
 from stationmaster.limits.shared import RedisStore
+from stationmaster.live.connection import AWAY, REST_S, Breaker
 
 log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 0.25
 """For one decision. Redis takes a tenth of a millisecond; what takes longer than this is away."""
-
-REST_S = 1.0
-"""How long Redis is left alone after a failure. Then one request tries it; the others do not."""
-
-AWAY = (RedisError, OSError, TimeoutError)
 
 
 class FallbackStore:
@@ -45,33 +40,26 @@ class FallbackStore:
         self._shared = shared
         self._own = own
         self._timeout = timeout
-        self._rest = rest
-        self._monotonic = monotonic
-        self._on_change = on_change
-        self._away_until: float | None = None
-        on_change(True)
+        self._breaker = Breaker(rest=rest, monotonic=monotonic, on_change=on_change)
 
     @property
     def shared(self) -> bool:
         """Whether Redis answered last time."""
-        return self._away_until is None
+        return self._breaker.closed
 
     async def take(self, plan: Plan, amounts: Amounts) -> Grant | Refusal:
         """See `Store`."""
-        if self._away_until is not None:
-            if self._monotonic() < self._away_until:
-                return self._own.decide(plan, amounts)
-            self._away_until = self._monotonic() + self._rest  # the others wait for this one
+        if not self._breaker.allows():
+            return self._own.decide(plan, amounts)
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await self._shared.take(plan, amounts)
         except AWAY as error:
             self._fail(error)
             return self._own.decide(plan, amounts)
-        if self._away_until is not None:
-            self._away_until = None
+        if not self._breaker.closed:
             log.info("Redis answers again: limits hold over all replicas.")
-            self._on_change(True)
+            self._breaker.succeeded()
         return answer
 
     async def run(self) -> None:
@@ -81,7 +69,7 @@ class FallbackStore:
                 await self._shared.run()
             except AWAY as error:
                 self._fail(error)
-                await asyncio.sleep(self._rest)
+                await asyncio.sleep(self._breaker.rest)
 
     async def aclose(self) -> None:
         """See `Store`."""
@@ -91,9 +79,8 @@ class FallbackStore:
                 await self._shared.aclose()
 
     def _fail(self, error: Exception) -> None:
-        if self._away_until is None:
+        if self._breaker.closed:
             log.warning(
                 "Redis is away: limits hold for each replica alone.", error=type(error).__name__
             )
-            self._on_change(False)
-        self._away_until = self._monotonic() + self._rest
+        self._breaker.failed()

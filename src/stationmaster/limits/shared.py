@@ -6,9 +6,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.ids import new_id
@@ -21,25 +19,7 @@ PREFIX = "{stationmaster:limits}:"
 LEASE_S = 30.0
 """How long the places of a replica stay taken that was killed."""
 
-SOCKET_TIMEOUT_S = 1.0
-
-CONNECTIONS = 32
-"""Beyond so many decisions at once the next one waits for a connection."""
-
 _RENEWED_AT_ONCE = 500
-
-
-def connected(url: str) -> Redis:
-    """A client that tries nothing twice: whoever waits has no time for it."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS,
-        timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
 
 
 class RedisStore:

@@ -1,1 +1,1 @@
-"""Wake-ups and passing news between parts of the server. Never the truth: that is in the book."""
+"""Wake-ups and news, within a server and between servers. Never the truth: that is in the book."""

@@ -9,12 +9,15 @@ class Subscription:
     """One listener's bounded queue.
 
     When more than `capacity` messages wait, all are dropped and `overflowed` is set: the listener
-    must read what it missed from the log, or give up.
+    must read what it missed from the log, or give up. `missed` says that something may have been
+    published that did not come here: the listener must look for itself, and what waits is in order
+    all the same.
     """
 
     def __init__(self, topic: str, capacity: int) -> None:
         self.topic = topic
         self.overflowed = False
+        self.missed = False
         self._capacity = capacity
         self._messages: deque[Any] = deque()
         self._ready = asyncio.Event()
@@ -30,10 +33,15 @@ class Subscription:
             self._messages.append(message)
         self._ready.set()
 
+    def miss(self) -> None:
+        """Say that something may have been missed. Never blocks."""
+        self.missed = True
+        self._ready.set()
+
     def reset(self) -> None:
-        """Forget all messages and the overflow."""
+        """Forget all messages, the overflow and what was missed."""
         self._messages.clear()
-        self.overflowed = False
+        self.overflowed = self.missed = False
         self._ready.clear()
 
     async def wait(self, timeout: float) -> bool:
@@ -46,16 +54,20 @@ class Subscription:
         return True
 
     def take(self) -> list[Any]:
-        """All waiting messages, in order."""
+        """All waiting messages, in order. What was `missed` is the caller's to see to, before."""
         messages = list(self._messages)
         self._messages.clear()
+        self.missed = False
         if not self.overflowed:
             self._ready.clear()
         return messages
 
 
 class Bus(Protocol):
-    """Best effort: a message may be lost, never reordered within a topic from one publisher."""
+    """Best effort: a message may be lost, never reordered within a topic from one publisher.
+
+    Whoever may have lost one is told so (`Subscription.missed`). Nobody is told before `run` runs.
+    """
 
     def publish(self, topic: str, message: Any) -> None:
         """Pass `message` on to the present subscribers. Never blocks, never raises."""
@@ -67,6 +79,10 @@ class Bus(Protocol):
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop listening. Idempotent."""
+        ...
+
+    async def run(self) -> None:
+        """What goes on beside. Never ends by itself."""
         ...
 
 
@@ -96,6 +112,19 @@ class MemoryBus:
         if not listeners:
             del self._topics[subscription.topic]
 
+    async def run(self) -> None:
+        """See `Bus.run`: there is nothing."""
+        await asyncio.Event().wait()
+
     def listeners(self, topic: str) -> int:
         """How many listen to `topic` now."""
         return len(self._topics.get(topic, ()))
+
+    def topics(self) -> list[str]:
+        """What is listened to now."""
+        return list(self._topics)
+
+    def miss(self, topic: str) -> None:
+        """Tell the listeners of a topic that they may have missed something."""
+        for subscription in self._topics.get(topic, ()):
+            subscription.miss()

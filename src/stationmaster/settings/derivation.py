@@ -108,6 +108,10 @@ def check(values: dict[str, Any], loader: Loader) -> None:
         loader.problem(
             "DATABASE_REPLICA_URL", "DATABASE_REPLICA_URL needs a DATABASE_URL of PostgreSQL"
         )
+    if values["ephemeral"] and values["role"] != "all":
+        loader.problem(
+            "EPHEMERAL", "EPHEMERAL needs ROLE all: its one job runs in the same process"
+        )
     if values["task_timeout"] > values["task_max_timeout"]:
         loader.problem("TASK_TIMEOUT", "TASK_TIMEOUT must not be longer than TASK_MAX_TIMEOUT")
     if values["task_max_cost"] > values["task_cost_limit"]:

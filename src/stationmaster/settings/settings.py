@@ -53,6 +53,26 @@ class Settings(BatchSettings):
         "The port to listen on. 0 takes a free one and logs it.",
         aliases=("SERVER_PORT", "API_PORT"),
     )
+    role: Literal["all", "api", "worker", "scheduler"] = setting(
+        _SERVER,
+        choice("all", "api", "worker", "scheduler"),
+        "all",
+        "all: everything in one process. api: HTTP alone. worker: agents, jobs and batches."
+        " scheduler: periodic work, of which one at a time is at work. Servers of one installation"
+        " share DATABASE_URL, SECRET_KEY and, at one path for all, DATA_DIR.",
+    )
+    worker_port: int = setting(
+        _SERVER,
+        whole(0, 65535, noun="a port number"),
+        "8081",
+        "Where a worker answers /live, /ready, /health and /metrics. 0 takes a free port.",
+    )
+    scheduler_port: int = setting(
+        _SERVER,
+        whole(0, 65535, noun="a port number"),
+        "8082",
+        "Where a scheduler answers /live, /ready, /health and /metrics. 0 takes a free port.",
+    )
     max_request_size: int = setting(
         _SERVER,
         size("1KB", "1GB"),
@@ -346,6 +366,13 @@ class Settings(BatchSettings):
     )
     log_format: Literal["json", "console"] = setting(
         _LOGS, choice("json", "console"), "json", "json: one object a line. console: for people."
+    )
+    health_check_interval: float = setting(
+        _LOGS,
+        duration("1s", "1h"),
+        "30s",
+        "How often the server looks at its parts by itself, for the metric component_up and the"
+        " log. /health, /ready, /db-check and /redis-check look when they are asked.",
     )
     metrics_enabled: bool = setting(
         _LOGS, forms.FLAG, "true", "Whether /metrics is served, for Prometheus."

@@ -86,6 +86,7 @@ class Metrics:
         self._declare_calls(registry)
         self._declare_book(registry)
         self._declare_limits(registry)
+        self._declare_news(registry)
         ProcessCollector(registry=registry)
         # Finding a metric's series by its labels takes as long as all the rest of a call's figures.
         self._of_route = cache(self._route_series)
@@ -186,6 +187,29 @@ class Metrics:
         self.rate_limits_shared = Gauge(
             "rate_limits_shared",
             "1 while rate limits hold over all servers together, 0 while over this one alone.",
+            registry=registry,
+        )
+
+    def _declare_news(self, registry: CollectorRegistry) -> None:
+        self.component_up = Gauge(
+            "component_up",
+            "1 where a part of the server answered when it was last looked at, else 0.",
+            ("component",),
+            registry=registry,
+        )
+        self.scheduler_leads = Gauge(
+            "scheduler_leads",
+            "1 where this server does the periodic work of all, 0 where it stands by.",
+            registry=registry,
+        )
+        self.news_shared = Gauge(
+            "news_shared",
+            "1 while news passes between servers at once, 0 while each looks for itself.",
+            registry=registry,
+        )
+        self.news_lost = Counter(
+            "news_lost_total",
+            "Messages that other servers did not get; they were told to read the log.",
             registry=registry,
         )
 

@@ -11,7 +11,7 @@ from stationmaster.cache.shared import REST_S, RedisTier
 from stationmaster.kernel.clock import SystemClock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.principal import Owner
-from stationmaster.limits.shared import connected
+from stationmaster.live.connection import connected
 from stationmaster.storage.sealing import Sealer
 from tests.support.redis import RedisServer, private_redis
 

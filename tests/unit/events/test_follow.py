@@ -245,3 +245,50 @@ async def test_a_page_is_bounded(log: EventLog, database: Database) -> None:
     assert len(await log.read(stream)) == module.PAGE
     assert [e.seq for e in await log.read(stream, after=5, limit=2)] == [6, 7]
     assert len(await _read_on(log, stream, module.PAGE + 10)) == module.PAGE + 10
+
+
+async def test_a_reader_that_may_have_missed_something_reads_the_log(
+    log: EventLog, database: Database, clock: ManualClock
+) -> None:
+    bus = DeafBus()
+    deaf = EventLog(database, bus, clock)
+    stream = await make_stream(log, database)
+    async with aclosing(deaf.follow(stream, idle=3600)) as items:
+        for number in range(3):
+            written = await append(log, database, stream, f"e{number}")
+            bus.miss(stream)
+            assert [await anext(items)] == written
+
+
+async def test_looking_in_vain_is_silence_and_what_waits_comes_before_what_is_read(
+    log: EventLog, database: Database, clock: ManualClock, bus: MemoryBus
+) -> None:
+    stream = await make_stream(log, database)
+    async with aclosing(log.follow(stream, idle=0.05)) as items:
+        assert await anext(items) is None
+
+        async def nudge() -> None:
+            while True:
+                bus.miss(stream)
+                await asyncio.sleep(0)
+
+        nudging = asyncio.create_task(nudge())
+        assert await anext(items) is None, "a transport must hear that it is alive"
+        nudging.cancel()
+        piece = Live("agent.delta", {"text": "x"})
+        log.pass_on(stream, piece)
+        quiet = EventLog(database, DeafBus(), clock)
+        await append(quiet, database, stream, "agent.message")
+        bus.miss(stream)
+        found = [item async for item in _items(items, 2)]
+        assert found[0] == piece
+        assert isinstance(found[1], Event)
+
+
+async def _items(items: AsyncIterator[object], count: int) -> AsyncIterator[object]:
+    async for item in items:
+        if item is not None:
+            yield item
+            count -= 1
+        if not count:
+            return

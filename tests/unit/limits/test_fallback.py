@@ -11,7 +11,8 @@ from stationmaster.kernel.clock import ManualClock
 from stationmaster.limits import Grant, MemoryStore, Rate
 from stationmaster.limits.fallback import FallbackStore
 from stationmaster.limits.plan import INPUT, REQUESTS, Plan, RateLine, SlotLine
-from stationmaster.limits.shared import PREFIX, RedisStore, connected
+from stationmaster.limits.shared import PREFIX, RedisStore
+from stationmaster.live.connection import connected
 from tests.support.redis import RedisServer, private_redis
 
 HOURLY = Plan((RateLine.of("key", REQUESTS, "a", Rate(10, 3_600_000)),))

@@ -11,7 +11,13 @@ from stationmaster.http.deps import Given, gatekeeper_of
 from stationmaster.http.health import Health
 from stationmaster.http.reference import STYLE, page
 from stationmaster.http.routes.table import content, problems
-from stationmaster.http.shapes.server import HealthReport, Liveness, Readiness, ServerMap
+from stationmaster.http.shapes.server import (
+    HealthReport,
+    Liveness,
+    PartStatus,
+    Readiness,
+    ServerMap,
+)
 from stationmaster.kernel.errors import NotFound
 
 RETRY_AFTER_S = 5
@@ -84,6 +90,25 @@ async def get_readiness(request: Request) -> Response:
     return JSONResponse(view, status_code=503, headers={"retry-after": str(RETRY_AFTER_S)})
 
 
+async def check_database(request: Request) -> Response:
+    """Whether the database answers: 200, or 503."""
+    return await _check(request, "database")
+
+
+async def check_redis(request: Request) -> Response:
+    """Whether Redis answers: 200, or 503. Where none is used, 200 and `unused`."""
+    return await _check(request, "redis")
+
+
+async def _check(request: Request, name: str) -> Response:
+    findings = await _health(request).findings()
+    found = [finding for finding in findings if finding.component.name == name]
+    view = PartStatus(status=found[0].status if found else "unused").model_dump(mode="json")
+    if all(finding.status == "ok" for finding in found):
+        return JSONResponse(view)
+    return JSONResponse(view, status_code=503, headers={"retry-after": str(RETRY_AFTER_S)})
+
+
 async def get_liveness() -> Liveness:
     """The process answers. Nothing else is looked at."""
     return Liveness()
@@ -124,14 +149,31 @@ def _health(request: Request) -> Health:
 
 def install(api: FastAPI) -> None:
     """Add the routes."""
+    _add(api, "/", get_map, "Show where things are", ServerMap)
+    install_probes(api)
+    for path, endpoint in (
+        ("/docs", show_docs),
+        ("/redoc", show_reference),
+        ("/docs/style.css", get_style),
+        ("/openapi.json", get_openapi),
+    ):
+        api.router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def install_probes(api: FastAPI) -> None:
+    """Add the routes that every server has, whatever it does."""
     text = content("text/plain", "In Prometheus' text format", {"type": "string"})
     sick: dict[int | str, dict[str, Any]] = {
         503: {"description": "Not now", "model": Readiness},
     }
-    _add(api, "/", get_map, "Show where things are", ServerMap)
     _add(api, "/health", get_health, "Show how the server is", HealthReport)
     _add(api, "/ready", get_readiness, "Ask whether work is welcome", Readiness, responses=sick)
     _add(api, "/live", get_liveness, "Ask whether it lives", Liveness)
+    gone: dict[int | str, dict[str, Any]] = {
+        503: {"description": "It does not answer", "model": PartStatus},
+    }
+    _add(api, "/db-check", check_database, "Ask for the database", PartStatus, responses=gone)
+    _add(api, "/redis-check", check_redis, "Ask for Redis", PartStatus, responses=gone)
     metrics = {200: text, **problems(404)}
     _add(
         api,
@@ -142,13 +184,6 @@ def install(api: FastAPI) -> None:
         responses=metrics,
         response_class=Response,
     )
-    for path, endpoint in (
-        ("/docs", show_docs),
-        ("/redoc", show_reference),
-        ("/docs/style.css", get_style),
-        ("/openapi.json", get_openapi),
-    ):
-        api.router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add(

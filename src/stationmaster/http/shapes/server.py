@@ -49,3 +49,9 @@ class Liveness(Reply):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
+
+
+class PartStatus(Reply):
+    """Whether one part of the server answers."""
+
+    status: Literal["ok", "down", "overloaded", "unused"]

@@ -1,0 +1,105 @@
+"""Many servers on one database behind a real nginx, each a process of its own role."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.nginx import nginx
+from tests.support.server import ADMIN_KEY, ServerProcess
+
+SECRET = "one-secret-for-all-servers-of-this-test"
+
+
+class Replica(ServerProcess):
+    """One server. Everything that servers share is below `shared`."""
+
+    def __init__(self, shared: Path, name: str, role: str, env: Mapping[str, str]) -> None:
+        directory = shared / name
+        directory.mkdir()
+        super().__init__(directory, {"SECRET_KEY": SECRET, "ROLE": role, **env})
+        self.name = name
+        self.data_dir = shared / "data"
+        port = str(self.port)
+        self._env |= {
+            "DATA_DIR": str(self.data_dir),
+            "WORKER_PORT": port,
+            "SCHEDULER_PORT": port,
+        }
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def health(self) -> Any:
+        return (await self.client.get("/health")).json()
+
+    async def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        text = (await self.client.get("/metrics")).text
+        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+
+class Playing(Replica):
+    program = ("tests.support.playing_server",)
+
+
+class Command(Replica):
+    """`stationmaster worker` and so on, with the real agent."""
+
+    def __init__(self, shared: Path, name: str, role: str, env: Mapping[str, str]) -> None:
+        super().__init__(shared, name, role, env)
+        del self._env["ROLE"]
+        said = {"api": ("serve", "--role", "api")}.get(role, (role,))
+        self.program = ("stationmaster", *said)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The servers, by what they do, and the way in."""
+
+    url: str
+    client: httpx.AsyncClient
+    apis: list[Replica]
+    workers: list[Replica]
+    schedulers: list[Replica]
+
+    @property
+    def all(self) -> list[Replica]:
+        return [*self.apis, *self.workers, *self.schedulers]
+
+
+@asynccontextmanager
+async def cluster(
+    shared: Path,
+    env: Mapping[str, str],
+    *,
+    kind: type[Replica] = Playing,
+    apis: int = 2,
+    workers: int = 2,
+    schedulers: int = 1,
+) -> AsyncIterator[Cluster]:
+    """Start them; at the end all are stopped in good order, and must have been well."""
+    made: dict[str, list[Replica]] = {"api": [], "worker": [], "scheduler": []}
+    for role, number in (("api", apis), ("worker", workers), ("scheduler", schedulers)):
+        made[role] = [kind(shared, f"{role}-{each}", role, env) for each in range(number)]
+    everyone = [replica for group in made.values() for replica in group]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(everyone[0])  # which makes the tables
+        await asyncio.gather(*(stack.enter_async_context(each) for each in everyone[1:]))
+        url = await stack.enter_async_context(nginx([api.port for api in made["api"]]))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(
+                base_url=url,
+                headers={"authorization": f"Bearer {ADMIN_KEY}"},
+                timeout=httpx.Timeout(120.0),
+            )
+        )
+        yield Cluster(url, client, made["api"], made["worker"], made["scheduler"])
+        stopped = await asyncio.gather(*(each.stop() for each in everyone))
+        assert stopped == [0] * len(everyone), [each.output[-2000:] for each in everyone]
