@@ -122,7 +122,12 @@ class ChatScanner(_Scanner):
     """Reads usage out of a stream of chat completion chunks, fed with its bytes in pieces."""
 
     def close(self) -> None:
-        """The stream has ended. Some servers leave out `[DONE]` after the last choice's end."""
+        """The stream has ended. Some servers leave out `[DONE]` after the last choice's end.
+
+        And some leave out the empty line after their last event: what can be read of it counts.
+        """
+        if (data := data_of(self._splitter.rest)) is not None:
+            self._take(data.strip())
         self.finished = self.finished or self.stop_reason is not None
 
     def _take(self, data: bytes) -> None:
@@ -198,8 +203,9 @@ class UsageFilter:
         )
 
     def end(self) -> bytes:
-        """Nothing is owed."""
-        return b""
+        """What came without the empty line that ends an event, as some servers' `[DONE]` does."""
+        rest = self._splitter.rest
+        return b"" if _only_usage(rest) else rest
 
     def whole(self, reply: bytes) -> bytes:
         """As it is."""

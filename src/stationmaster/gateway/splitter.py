@@ -23,6 +23,11 @@ class Splitter:
         """Whether what was fed so far ends with a whole event, so that another may be put in."""
         return not self._rest
 
+    @property
+    def rest(self) -> bytes:
+        """What was fed behind the last whole event."""
+        return bytes(self._rest)
+
     def feed(self, chunk: bytes, *, whole: bool = False) -> list[bytes]:
         """Take the next bytes; the events that they end, `whole` with the empty line after them.
 

@@ -169,6 +169,20 @@ def test_any_cut_of_a_stream_says_the_same(cuts: list[int]) -> None:
     assert passed + sieve.end() == STREAM.replace(USAGE, b"")
 
 
+@pytest.mark.parametrize("newlines", [b"", b"\n"], ids=["none", "one"])
+@pytest.mark.parametrize("done", [True, False], ids=["done", "usage"])
+def test_a_last_event_without_its_empty_line_is_not_lost(done: bool, newlines: bytes) -> None:
+    whole = STREAM if done else STREAM.replace(b"data: [DONE]\n\n", b"")
+    stream = whole.rstrip(b"\n") + newlines
+    scanner, sieve = ChatScanner(), UsageFilter()
+    scanner.feed(stream)
+    scanner.close()
+    assert scanner.finished
+    assert scanner.served(max_tokens=99).usage == USED
+    passed = sieve.feed(stream) + sieve.end()
+    assert passed.rstrip(b"\n") == whole.replace(USAGE, b"").rstrip(b"\n")
+
+
 @pytest.mark.parametrize("kind", ["completed", "incomplete", "failed"])
 def test_a_response_tells_at_its_end(kind: str) -> None:
     response = {

@@ -23,12 +23,18 @@ def _frame(error: Exception, request_id: str) -> bytes:
 
 
 def _told(body: bytes, request_id: str) -> bytes:
-    """A provider's refusal as it is, if it is JSON on one line."""
+    """A provider's refusal as it is, if it has an `error` that a client would raise.
+
+    Anything else would be a chunk to its client, and the stream's end a clean one.
+    """
     try:
-        said = msgspec.json.encode(msgspec.json.decode(body))
+        said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = b'{"error":{"message":"The model provider refused the call.","type":"server_error"}}'
-    return b"data: " + said + b"\n\n"
+        said = None
+    if not (isinstance(said, dict) and said.get("error")):
+        shown = {"type": "server_error", "param": None, "code": None}
+        said = {"error": {"message": "The model provider refused the call.", **shown}}
+    return b"data: " + msgspec.json.encode(said) + b"\n\n"
 
 
 def _event(error: Exception, request_id: str) -> bytes:
