@@ -520,7 +520,7 @@ async def made_here(house: House) -> dict[str, str]:
     file = (await house.client.post("/v1/files", files=upload, headers=headers)).json()
     requests = [{"custom_id": "a", "params": CALL}]
     batch = await post("/v1/messages/batches", requests=requests)
-    response = await post("/v1/responses", model="haiku", input="x")
+    response = await post("/v1/responses", model="haiku", input="Ours.")
     key = await new_key(house, {"read:tasks"})
     subject = {"type": "key", "id": key["id"]}
     agent = await post("/v1/agents", name="a", model="haiku")
