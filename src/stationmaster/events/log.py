@@ -11,11 +11,12 @@ from contextlib import aclosing
 from typing import NoReturn
 
 from msgspec.json import encode
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 # Its ON CONFLICT is SQLite's too.
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from stationmaster.events.appending import put
 from stationmaster.events.event import Event, Live, NewEvent, Overflow
 from stationmaster.events.pages import page, page_and_more, page_before
 from stationmaster.events.tables import events, streams
@@ -23,22 +24,12 @@ from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Conflict, Invalid, NotFound
 from stationmaster.kernel.principal import Owner
 from stationmaster.live.bus import Bus, Subscription
-from stationmaster.storage import Database, Prepared, Transaction
+from stationmaster.storage import Database, Transaction
 
 PAGE = 500  # events read from the log at once, if they are small
 READER_CAPACITY = 1000  # batches and deltas that may wait for one reader
 LIVE_BYTES = 64 * 1024  # of a batch that waits there; who follows reads a larger one from the log
 POLL_S = 5.0  # a lost wake-up costs this long
-
-_raise = (
-    update(streams)
-    .where(streams.c.id == bindparam("stream"))
-    .values(head=streams.c.head + bindparam("by"))
-    .returning(streams.c.head)
-)
-_RAISE = Prepared(_raise)
-_RAISE_IN_EPOCH = Prepared(_raise.where(streams.c.epoch == bindparam("in_epoch")))
-_INSERT = Prepared(insert(events))
 
 
 class Fenced(Conflict):
@@ -122,34 +113,14 @@ class EventLog:
         """
         if not new:
             return []
-        raised = {"stream": stream_id, "by": len(new)}
-        rows = (
-            tx.run(_RAISE, raised)
-            if epoch is None
-            else tx.run(_RAISE_IN_EPOCH, {**raised, "in_epoch": epoch})
-        )
-        if not rows:
-            self._explain(tx, stream_id)
         now = self._clock.now()
-        first = int(rows[0][0]) - len(new) + 1
+        first = put(tx, stream_id, new, now, epoch=epoch)
+        if first is None:
+            self._explain(tx, stream_id)
         batch = [
             Event(stream_id, first + index, now, event.type, event.version, event.data)
             for index, event in enumerate(new)
         ]
-        tx.run_many(
-            _INSERT,
-            [
-                {
-                    "stream_id": event.stream_id,
-                    "seq": event.seq,
-                    "at": event.at,
-                    "type": event.type,
-                    "version": event.version,
-                    "data": event.data,
-                }
-                for event in batch
-            ],
-        )
         small = sum(len(encode(event.data)) for event in new) <= LIVE_BYTES
         tx.on_commit(lambda: self._announce(stream_id, batch, small=small))
         return batch

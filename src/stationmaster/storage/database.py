@@ -31,6 +31,11 @@ class Transaction:
         self._connection = connection
         self.callbacks: list[Callable[[], None]] = []
 
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`: for a statement that only one of them has, to spare trips."""
+        return self._connection.dialect.name
+
     def execute(
         self, statement: Executable, parameters: Sequence[dict[str, Any]] | dict[str, Any] = ()
     ) -> CursorResult[Any]:
