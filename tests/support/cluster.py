@@ -29,6 +29,7 @@ class Replica(ServerProcess):
         port = str(self.port)
         self._env |= {
             "DATA_DIR": str(self.data_dir),
+            "PYTHONPATH": str(Path(__file__).parents[2]),  # where the playing server is
             "WORKER_PORT": port,
             "SCHEDULER_PORT": port,
         }
