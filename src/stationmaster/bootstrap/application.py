@@ -161,14 +161,17 @@ async def running(
             seated=seated,
             readiness=readiness,
             one_job=one_job,
-            also=_besides(core, limits, cached, keeping(keeper, does)),
+            also=_besides(core, limits, modelling.component(), cached, keeping(keeper, does)),
         )
         executor = batching.executor(core, settings, services, traffic)
         beside = background.Parts(
             core, services, executor, claims, worker, pool, seated, limits, readiness, keeper
         )
         reread = asyncio.Event()
-        more = {"models": partial(modelling.watch, services.gateway, reread)}
+        more = {
+            "models": partial(modelling.watch, services.gateway, reread),
+            "upstreams": partial(modelling.tell, services.gateway, core.metrics),
+        }
         if cached is not None:
             more["cache"] = partial(cached.run)
         await background.start(stack, beside, does, settings.health_check_interval, more)
@@ -208,11 +211,15 @@ def _surroundings(settings: Settings, endpoints: Endpoints) -> Surroundings:
 
 
 def _besides(
-    core: Core, limits: Limiting, cached: Caching | None, keeps: tuple[Component, ...]
+    core: Core,
+    limits: Limiting,
+    models: Component,
+    cached: Caching | None,
+    keeps: tuple[Component, ...],
 ) -> tuple[Component, ...]:
     """What `/health` names beside the parts that every server has."""
     kept = () if cached is None else (cached.component,)
-    return (limits.component, *core.news.components, *keeps, *kept)
+    return (limits.component, models, *core.news.components, *keeps, *kept)
 
 
 def _keeper(core: Core, settings: Settings) -> Lease:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -21,6 +22,8 @@ from stationmaster.gateway import (
 )
 from stationmaster.gateway.catalogue import ALIASES
 from stationmaster.gateway.pricing import ANTHROPIC, FREE
+from stationmaster.gateway.upstreams import Standing
+from stationmaster.http.services import Component
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Provider
@@ -28,11 +31,12 @@ from stationmaster.providers.registry import make
 from stationmaster.providers.upstream import Timeouts
 from stationmaster.settings import Settings, SettingsError
 from stationmaster.settings.catalogue import CatalogueFile, ModelEntry, ProviderEntry
-from stationmaster.telemetry import Redactor
+from stationmaster.telemetry import Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 2.0  # how late a changed file is read
+TELL_S = 5.0  # how old metrics of providers may be
 
 PRICES: Mapping[str, str] = {
     "anthropic": ANTHROPIC,
@@ -140,6 +144,39 @@ class Modelling:
                 seen = found
                 self.reload(gateway)
 
+    def component(self) -> Component:
+        """What `/health` says of the providers that models have."""
+
+        async def check() -> Mapping[str, Any]:
+            found = [upstream.standing() for upstream in self.models.upstreams()]
+            return {
+                "upstreams": len(found),
+                "open": sum(each.breaker == "open" for each in found),
+                "active": sum(each.active for each in found),
+                "waiting": sum(each.waiting for each in found),
+                "each": {each.name: _shown(each) for each in found},
+            }
+
+        return Component("upstreams", check, critical=False)
+
+    async def tell(self, gateway: Gateway, metrics: Metrics) -> None:
+        """Tell the metrics how providers do. Runs until cancelled."""
+        before: set[str] = set()
+        while True:
+            found = [upstream.standing() for upstream in gateway.models.upstreams()]
+            for gone in before - {each.name for each in found}:
+                metrics.upstream_gone(gone)
+            for each in found:
+                metrics.upstream(
+                    each.name,
+                    breaker=each.breaker,
+                    active=each.active,
+                    waiting=each.waiting,
+                    retries_left=each.retries_left,
+                )
+            before = {each.name for each in found}
+            await asyncio.sleep(TELL_S)
+
     async def aclose(self) -> None:
         """Close every provider. The built-in one belongs to whoever made it. Idempotent."""
         for task in list(self._retiring):
@@ -147,6 +184,17 @@ class Modelling:
         await asyncio.gather(*self._retiring, return_exceptions=True)
         for upstream in self._made.values():
             await upstream.provider.aclose()
+
+
+def _shown(standing: Standing) -> dict[str, Any]:
+    slowness = standing.slowness
+    return {
+        "breaker": standing.breaker,
+        "active": standing.active,
+        "waiting": standing.waiting,
+        "retries_left": standing.retries_left,
+        "first_byte_ms": None if slowness is None else round(slowness * 1000),
+    }
 
 
 async def _retire(upstream: UpstreamOf) -> None:
@@ -170,7 +218,9 @@ def _facts(file: CatalogueFile) -> dict[str, ModelFacts]:
     """By the providers' names for the models, and by ours."""
     found: dict[str, ModelFacts] = {}
     for name, entry in file.models.items():
-        facts = ModelFacts(entry.price, entry.context_window, entry.max_output)
+        facts = ModelFacts(
+            entry.price, entry.context_window, entry.max_output, entry.abilities.lacking()
+        )
         if facts != ModelFacts():
             for each in {name, *(target.model or name for target in entry.targets)}:
                 found[each] = facts

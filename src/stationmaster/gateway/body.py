@@ -69,6 +69,14 @@ class CallBody:
         comma = b"," if self.spans else b""
         return self.raw[:at] + comma + msgspec.json.encode(name) + b":" + value + self.raw[at:]
 
+    def renamed(self, old: str, new: str) -> bytes:
+        """The body with another name for one of its top-level members; every value as it came."""
+        told = [
+            msgspec.json.encode(new if name == old else name) + b":" + self.raw[start:end]
+            for name, (start, end) in self.spans.items()
+        ]
+        return b"{" + b",".join(told) + b"}"
+
     def without(self, names: Collection[str]) -> bytes:
         """The body without some of its top-level members; every other value as it came."""
         kept = [

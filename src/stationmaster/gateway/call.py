@@ -1,12 +1,12 @@
 """A model call as its client sees it: one answer, whoever gives it in the end."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import structlog
 
 from stationmaster.budgets.entry import CallContext, LedgerEntry
 from stationmaster.gateway.attempt import Attempt
-from stationmaster.gateway.upstreams import AGAIN, told_not_to
+from stationmaster.gateway.upstreams import AGAIN, UpstreamOf, told_not_to
 from stationmaster.kernel.errors import StationmasterError, Unavailable, Upstream
 from stationmaster.limits.grant import NOTHING
 from stationmaster.providers.base import Headers
@@ -33,6 +33,7 @@ class GatewayCall:
         self._attempt = attempt
         self._following = following
         self._finished = False
+        self.engaged: Sequence[UpstreamOf] = ()
 
     @property
     def context(self) -> CallContext:
@@ -139,6 +140,8 @@ class GatewayCall:
         finally:
             if not self._finished:
                 self._finished = True
+                for upstream in self.engaged:
+                    upstream.disengage()
                 self._finish_grant()
 
     def _finish_grant(self) -> None:

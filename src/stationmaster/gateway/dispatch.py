@@ -10,6 +10,7 @@ import structlog
 from stationmaster.budgets.definition import check_tags
 from stationmaster.budgets.entry import CallContext
 from stationmaster.cache import AnswerCache
+from stationmaster.gateway.abilities import able
 from stationmaster.gateway.admission import Admission, Candidate, countable
 from stationmaster.gateway.attempt import Attempt, Services, check_credentials, read_whole
 from stationmaster.gateway.body import CallBody
@@ -17,7 +18,7 @@ from stationmaster.gateway.cacheable import Wish, question, wish_of
 from stationmaster.gateway.cached import CachedCall
 from stationmaster.gateway.call import Following, GatewayCall
 from stationmaster.gateway.catalogue import Catalogue
-from stationmaster.gateway.formats import PARSERS, Reply, asking_for_usage
+from stationmaster.gateway.formats import BOUND, PARSERS, Reply, asking_for_usage, bounded_by
 from stationmaster.gateway.messages_body import parse_messages
 from stationmaster.gateway.openai_body import parse_chat
 from stationmaster.gateway.openai_usage import UsageFilter
@@ -174,7 +175,26 @@ class Gateway:
     async def _hold(self, asked: "_Asked", provider: str | None, wish: Wish | None) -> GatewayCall:
         models = self._models
         found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
-        targets = iter(found if provider is None else _at(provider, found))
+        if provider is not None:
+            found = _at(provider, found)
+        if models.pricing.lacks:
+            found = able(found, models.pricing.lacks, asked.body)
+        engaged = [target.upstream for target in found]
+        for upstream in engaged:
+            upstream.engage()
+        try:
+            call = await self._call(models, asked, found, wish)
+        except BaseException:
+            for upstream in engaged:
+                upstream.disengage()
+            raise
+        call.engaged = engaged
+        return call
+
+    async def _call(
+        self, models: Models, asked: "_Asked", found: list[Target], wish: Wish | None
+    ) -> GatewayCall:
+        targets = iter(found)
         first = await self._attempt(models, asked, next(targets))
 
         async def following() -> Attempt | None:
@@ -281,7 +301,11 @@ class Gateway:
             )
             return Counted(HTTPStatus.OK, ESTIMATED, estimate, standing)
         sent = raw if model == body.model else body.with_model(model)
-        counted = await _ask_count(provider, model, sent, to_provider(headers), query)
+        target.upstream.engage()
+        try:
+            counted = await _ask_count(provider, model, sent, to_provider(headers), query)
+        finally:
+            target.upstream.disengage()
         return replace(counted, standing=standing)
 
     def may_use(self, principal: Principal, name: str) -> bool:
@@ -383,6 +407,9 @@ def _as_taken(
 ) -> tuple[CallBody, Reply | None]:
     """The request in a format that the provider takes, and what its answer must go through."""
     reply: Reply | None = None
+    field = getattr(provider, "max_tokens_field", None)
+    if field is not None and body.operation == "chat":
+        body = bounded_by(body, field)
     if body.operation not in provider.operations:
         body, reply = _translated(body, provider, model, rates)
     if body.operation == "chat" and body.stream and not body.usage_asked_for:
@@ -405,6 +432,7 @@ def _translated(
                 body.raw,
                 model=model,
                 default_max_tokens=min(rates.max_output, DEFAULT_ANSWER),
+                max_tokens_field=getattr(provider, "max_tokens_field", None) or BOUND,
             )
             return PARSERS[operation](made.body), made
     raise Invalid(

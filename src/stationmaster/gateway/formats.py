@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -11,6 +11,7 @@ from stationmaster.gateway.messages_body import parse_messages
 from stationmaster.gateway.openai_body import parse_chat, parse_embeddings, parse_responses
 from stationmaster.gateway.openai_usage import ChatScanner, ResponsesScanner, served_in_reply
 from stationmaster.gateway.usage import Served, StreamScanner, served_in_message
+from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Operation
 
 PARSERS: Mapping[Operation, Callable[[bytes], CallBody]] = MappingProxyType(
@@ -94,6 +95,22 @@ def served_whole(body: CallBody, reply: bytes) -> Served | None:
     if body.operation == "messages":
         return served_in_message(reply, long_lived=body.long_lived)
     return served_in_reply(reply)
+
+
+BOUND: Literal["max_completion_tokens"] = "max_completion_tokens"
+"""What bounds an answer in OpenAI's chat format; older servers know `max_tokens` alone."""
+
+
+def bounded_by(body: CallBody, name: str) -> CallBody:
+    """A chat request whose bound has the name that its provider knows.
+
+    Raises `Invalid` where it has bounds of both names.
+    """
+    if body.limit == name or body.limit not in body.spans:
+        return body
+    if name in body.spans:
+        raise Invalid("max_tokens: It contradicts max_completion_tokens.", param="max_tokens")
+    return parse_chat(body.renamed(body.limit, name))
 
 
 def asking_for_usage(body: CallBody) -> bytes:

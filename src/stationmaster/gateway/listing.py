@@ -22,10 +22,26 @@ FAILED_KEPT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that may be asked for by `name`; `provider` answers."""
+    """A model that may be asked for by `name`; `provider` answers.
+
+    `context_window` and `max_output` are tokens, None where nobody told.
+    """
 
     name: str
     provider: str
+    context_window: int | None = None
+    max_output: int | None = None
+
+    @classmethod
+    def of(cls, models: Models, name: str) -> "Listed":
+        """The first target of a name. Raises `NotFound`."""
+        target = models.targets(name)[0]
+        return cls(
+            name,
+            target.upstream.name,
+            models.pricing.context_window(target.model, prices=target.prices),
+            models.pricing.max_output(target.model),
+        )
 
 
 class Listings:
@@ -38,16 +54,16 @@ class Listings:
 
     async def of(self, models: Models) -> list[Listed]:
         """All of them, without repeats: first what the operator names, then what is told."""
-        found: dict[str, str] = {}
+        found: dict[str, Listed] = {}
         for name in models.catalogue.listed():
             try:
-                found[name] = models.targets(name)[0].upstream.name
+                found[name] = Listed.of(models, name)
             except StationmasterError:
                 continue  # a name that only describes a model
         if models.default is not None:
             for name in await self._asked(models.default):
-                found.setdefault(name, models.default.name)
-        return [Listed(name, provider) for name, provider in found.items()]
+                found.setdefault(name, Listed.of(models, name))
+        return list(found.values())
 
     async def _asked(self, upstream: UpstreamOf) -> tuple[str, ...]:
         if not hasattr(upstream.provider, "models"):

@@ -121,12 +121,13 @@ class ModelFacts:
     """What an operator says of a model. None: as the price list has it.
 
     `price` is in dollars for a million tokens: `input` and `output`, and optionally `cache_write`,
-    `cache_write_1h` and `cache_read`.
+    `cache_write_1h` and `cache_read`. `lacks` are the abilities that it does not have.
     """
 
     price: Mapping[str, Decimal | str | int | float] | None = None
     context_window: int | None = None
     max_output: int | None = None
+    lacks: frozenset[str] = frozenset()
 
 
 class Pricing:
@@ -144,6 +145,8 @@ class Pricing:
             for model, known in self._facts.items()
             if known.price is not None
         }
+        self._lacks = {model: known.lacks for model, known in self._facts.items() if known.lacks}
+        self._windows: dict[tuple[str, str], int | None] = {}
         self._cache: dict[tuple[str, str, str | None], Rates] = {}
         self._cached_on: int | None = None  # days since 1970, in UTC
 
@@ -167,6 +170,29 @@ class Pricing:
             if len(self._cache) < _CACHE_BOUND:
                 self._cache[key] = rates
         return rates
+
+    @property
+    def lacks(self) -> Mapping[str, frozenset[str]]:
+        """By model, the abilities that an operator says it does not have."""
+        return self._lacks
+
+    def context_window(self, model: str, *, prices: str = ANTHROPIC) -> int | None:
+        """Tokens, as the operator or the vendor's price list has it; None where neither says."""
+        known = self._facts.get(model)
+        if known is not None and known.context_window:
+            return known.context_window
+        if (prices, model) not in self._windows:
+            if len(self._windows) >= _CACHE_BOUND:
+                self._windows.clear()
+            vendor = None if prices == FREE else _vendor(prices)
+            found = vendor.find_model(model) if vendor is not None else None
+            self._windows[prices, model] = found.context_window if found is not None else None
+        return self._windows[prices, model]
+
+    def max_output(self, model: str) -> int | None:
+        """Tokens, as the operator has it; None where he does not say."""
+        known = self._facts.get(model)
+        return known.max_output if known is not None else None
 
     def _look_up(self, prices: str, model: str, speed: str | None, at: datetime) -> Rates:
         rates = self._given.get(model) or _listed(prices, model, speed, at)

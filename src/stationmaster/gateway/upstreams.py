@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stationmaster.gateway.breaker import Breaker
+from stationmaster.gateway.breaker import Breaker, State
 from stationmaster.kernel.errors import Unavailable, Upstream, UpstreamTimeout
 from stationmaster.providers.base import Headers, Provider, ProviderReply, ProviderRequest
 
@@ -48,6 +48,21 @@ class Care:
     patience: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an upstream does. `retries_left` is what its retry budget has now.
+
+    `slowness` is the average of its last first bytes in seconds, None where there was none yet.
+    """
+
+    name: str
+    breaker: State
+    active: int
+    waiting: int
+    retries_left: int
+    slowness: float | None
+
+
 class UpstreamOf:
     """A provider with what is known of how it does. Shared by all calls to it."""
 
@@ -62,6 +77,7 @@ class UpstreamOf:
         self.care = care = care or Care()
         self.breaker = Breaker(threshold=care.threshold, recovery=care.recovery, now=now)
         self.active = 0
+        self._engaged = 0
         self.waiting = 0
         self.slowness: float | None = None
         self._places = asyncio.Semaphore(care.max_concurrent) if care.max_concurrent else None
@@ -72,6 +88,31 @@ class UpstreamOf:
     def name(self) -> str:
         """The provider's."""
         return self.provider.name
+
+    def standing(self) -> "Standing":
+        """How it does now."""
+        return Standing(
+            name=self.name,
+            breaker=self.breaker.state,
+            active=self.active,
+            waiting=self.waiting,
+            retries_left=int(self._retries_left),
+            slowness=self.slowness,
+        )
+
+    def engage(self) -> None:
+        """Say that a call may come here; it says `disengage` when it no longer may.
+
+        That is from when it is chosen, not from when it is sent: in between a call waits for its
+        hold, and its provider must not be closed then.
+        """
+        self._engaged += 1
+
+    def disengage(self) -> None:
+        """See `engage`."""
+        self._engaged -= 1
+        if not self._engaged and self._emptied is not None:
+            self._emptied.set()
 
     async def enter(self) -> None:
         """Take a place. Whoever has one gives it back with `leave`.
@@ -116,15 +157,13 @@ class UpstreamOf:
     def leave(self) -> None:
         """Give the place back."""
         self.active -= 1
-        if not self.active and self._emptied is not None:
-            self._emptied.set()
         self.breaker.left()
         if self._places is not None:
             self._places.release()
 
     async def emptied(self) -> None:
-        """Wait until no call is under way. Nobody may enter meanwhile."""
-        if self.active:
+        """Wait until nobody is engaged with it. Nobody may begin to be meanwhile."""
+        if self._engaged:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
 

@@ -29,10 +29,12 @@ class Finding:
     message: str | None = None
 
     @property
-    def status(self) -> Literal["ok", "down", "overloaded"]:
-        """`ok`, `down`, or of a pool `overloaded`."""
+    def status(self) -> Literal["ok", "down", "overloaded", "degraded"]:
+        """`ok`, `down`, of a pool `overloaded`, of several providers `degraded`: one is down."""
         if self.code is not None:
             return "down"
+        if self.details.get("open"):
+            return "degraded"
         full = self.details.get("max_queue")
         if full is not None and self.details.get("queued_tasks", 0) >= max(1, full):
             return "overloaded"

@@ -45,6 +45,19 @@ class TargetEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: frozenset[str] = frozenset()
 
 
+class AbilitiesEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model can do, as its operator says; None says nothing of it."""
+
+    vision: bool | None = None
+    tools: bool | None = None
+    structured_output: bool | None = None
+    thinking: bool | None = None
+
+    def lacking(self) -> frozenset[str]:
+        """What it cannot."""
+        return frozenset(name for name in self.__struct_fields__ if getattr(self, name) is False)
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is said of a model. Without `targets` it is only described."""
 
@@ -54,6 +67,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     price: dict[str, Decimal] | None = None
     context_window: int | None = None
     max_output: int | None = None
+    abilities: AbilitiesEntry = AbilitiesEntry()
 
 
 class _Usual(msgspec.Struct, frozen=True):

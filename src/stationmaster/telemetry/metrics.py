@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
 OTHER = "other"
+BREAKER_STATES = ("closed", "open", "half_open")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST_ENDPOINTS = 300
 _MOST_MODELS = 50
@@ -84,6 +85,7 @@ class Metrics:
         )
         self._declare_runs(registry)
         self._declare_calls(registry)
+        self._declare_upstreams(registry)
         self._declare_book(registry)
         self._declare_limits(registry)
         self._declare_news(registry)
@@ -177,6 +179,29 @@ class Metrics:
             registry=registry,
         )
 
+    def _declare_upstreams(self, registry: CollectorRegistry) -> None:
+        self._upstream_breaker = Gauge(
+            "upstream_breaker",
+            "1 for the state that a provider's circuit breaker is in: closed, open or half_open.",
+            ("provider", "state"),
+            registry=registry,
+        )
+        self._upstream_active = Gauge(
+            "upstream_calls_active", "Calls at a provider.", ("provider",), registry=registry
+        )
+        self._upstream_waiting = Gauge(
+            "upstream_calls_waiting",
+            "Calls that wait for a place at a provider (max_concurrent).",
+            ("provider",),
+            registry=registry,
+        )
+        self._upstream_retries = Gauge(
+            "upstream_retries_left",
+            "What a provider's retry budget has: at 0 nothing is sent again.",
+            ("provider",),
+            registry=registry,
+        )
+
     def _declare_limits(self, registry: CollectorRegistry) -> None:
         self._rate_limited = Counter(
             "rate_limited_total",
@@ -267,6 +292,26 @@ class Metrics:
         self._model_cost.inc(cost_micros)
         if first_byte_seconds is not None:
             began.observe(first_byte_seconds)
+
+    def upstream(
+        self, provider: str, *, breaker: str, active: int, waiting: int, retries_left: int
+    ) -> None:
+        """Tell how a provider does. `breaker` is closed, open or half_open."""
+        for state, gauge in zip(BREAKER_STATES, self._breaker_of(provider), strict=True):
+            gauge.set(int(state == breaker))
+        self._upstream_active.labels(provider).set(active)
+        self._upstream_waiting.labels(provider).set(waiting)
+        self._upstream_retries.labels(provider).set(retries_left)
+
+    def upstream_gone(self, provider: str) -> None:
+        """Tell nothing more of a provider that is configured no more."""
+        for state in BREAKER_STATES:
+            self._upstream_breaker.remove(provider, state)
+        for gauge in (self._upstream_active, self._upstream_waiting, self._upstream_retries):
+            gauge.remove(provider)
+
+    def _breaker_of(self, provider: str) -> tuple[Gauge, ...]:
+        return tuple(self._upstream_breaker.labels(provider, state) for state in BREAKER_STATES)
 
     def cache_lookup(self, *, hit: bool) -> None:
         """Count one question to the response cache."""

@@ -30,7 +30,8 @@ class HealthReport(Reply):
     services: Annotated[
         dict[str, dict[str, Any]],
         Field(
-            description="For each part its `status`: `ok`, `overloaded` or `down`, with details."
+            description="For each part its `status`: `ok`, `overloaded`, `degraded` or `down`, with"
+            " details."
             " Details that could name a path or a host are for callers with a key."
         ),
     ]
@@ -54,4 +55,4 @@ class Liveness(Reply):
 class PartStatus(Reply):
     """Whether one part of the server answers."""
 
-    status: Literal["ok", "down", "overloaded", "unused"]
+    status: Literal["ok", "down", "overloaded", "degraded", "unused"]

@@ -77,8 +77,7 @@ class ModelsApp:
             if not self._gateway.may_use(principal, name):
                 raise NotFound(f"model: {name[:256]} is not served here.", code="unknown_model")
             self._gateway.check_model(name, principal)
-            target = self._gateway.models.targets(name)[0]
-            found = Listed(name, target.upstream.name)
+            found = Listed.of(self._gateway.models, name)
         return _anthropic(found) if of_anthropic else _openai(found)
 
 
@@ -118,6 +117,9 @@ def _anthropic(model: Listed) -> dict[str, Any]:
         "id": model.name,
         "display_name": model.name,
         "created_at": CREATED.isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": model.context_window,
+        "max_tokens": model.max_output,
     }
 
 

@@ -7,7 +7,11 @@ import msgspec
 
 from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Headers, Operation
-from stationmaster.providers.openai.provider import DEFAULT_BASE_URL, OpenAIProvider
+from stationmaster.providers.openai.provider import (
+    DEFAULT_BASE_URL,
+    MaxTokensField,
+    OpenAIProvider,
+)
 from stationmaster.providers.options import HttpOptions, read_options
 from stationmaster.providers.upstream import Timeouts
 
@@ -29,6 +33,7 @@ class OpenAIOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_field
     )
     api_version: str | None = None
     deployments: bool = False
+    max_tokens_field: MaxTokensField | None = None
 
 
 def provider(name: str, options: Mapping[str, object], timeouts: Timeouts) -> OpenAIProvider:
@@ -44,6 +49,7 @@ def provider(name: str, options: Mapping[str, object], timeouts: Timeouts) -> Op
         operations=operations,
         api_version=given.api_version,
         deployments=given.deployments,
+        max_tokens_field=given.max_tokens_field,
         timeouts=given.patience(timeouts),
         tls=given.tls(),
     )

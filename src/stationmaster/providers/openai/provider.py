@@ -1,12 +1,15 @@
 """The provider over HTTP: bytes in and bytes out, with this server's own key."""
 
 import ssl
+from typing import Literal
 from urllib.parse import quote, urlencode
 
 from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Headers, Operation, ProviderRequest
 from stationmaster.providers.listing import model_ids
 from stationmaster.providers.upstream import Endpoint, Timeouts, UpstreamReply
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CHAT_AND_EMBEDDINGS: frozenset[Operation] = frozenset({"chat", "embeddings"})
@@ -41,6 +44,7 @@ class OpenAIProvider:
         operations: frozenset[Operation] = CHAT_AND_EMBEDDINGS,
         api_version: str | None = None,
         deployments: bool = False,
+        max_tokens_field: MaxTokensField | None = None,
         timeouts: Timeouts | None = None,
         name: str = "openai",
         tls: ssl.SSLContext | None = None,
@@ -48,8 +52,9 @@ class OpenAIProvider:
         """`headers` go with every call: the key, and what the upstream wants besides.
 
         `api_version` is sent as the query `api-version`. With `deployments` the model is named in
-        the path (`/deployments/MODEL/chat/completions`), as Azure has it. Raises `Invalid` where
-        the base URL or a header cannot be sent.
+        the path (`/deployments/MODEL/chat/completions`), as Azure has it. `max_tokens_field` is
+        the only name that it knows for an answer's bound, None where it knows both. Raises
+        `Invalid` where the base URL or a header cannot be sent.
         """
         self._endpoint = Endpoint(base_url, timeouts or Timeouts(), headers=headers, tls=tls)
         fixed = {name for name, _ in headers}
@@ -58,6 +63,7 @@ class OpenAIProvider:
         self._deployments = deployments
         self._name = name
         self.operations = operations
+        self.max_tokens_field = max_tokens_field
 
     @property
     def name(self) -> str:
