@@ -43,6 +43,6 @@ REASONS: dict[str, str] = {
     "no_such_call": "The client has no such call.",
     "no_embeddings": "Anthropic's format has no embeddings; refused by name with a 400.",
     "no_signature": "OpenAI's format has no signatures. The words of the thinking pass, both ways.",
-    "not_by_itself": "Claude Code makes no such call by itself.",
+    "not_by_itself": "Claude Code asks only when told to (`/context`); a test of its own shows it.",
 }
 """By the word with which a check says so; the check shows that it is so."""
