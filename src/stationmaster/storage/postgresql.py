@@ -36,12 +36,18 @@ RETRYABLE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_det
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30.0
 RECYCLE_S = 3600.0
+FROZEN_S = 5  # between two statements of a transaction, which await nothing but the database
 AWAY = "The database does not answer."
 _UNPREPARED = {
     # A pooler gives each transaction another server process, which knows no statement of before.
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": str,  # the unnamed one, which nobody else can have taken
+}
+_UNFROZEN = {
+    # A process that is stopped within a transaction keeps its locks, and nobody could take over
+    # what it was doing. A pooler refuses to be told: there the database itself must be.
+    "server_settings": {"idle_in_transaction_session_timeout": f"{FROZEN_S}s"}
 }
 
 
@@ -95,7 +101,7 @@ class PostgresDatabase(Database):
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": timeout,
-                **(_UNPREPARED if options.get("pooled", False) else {}),
+                **(_UNPREPARED if options.get("pooled", False) else _UNFROZEN),
             },
         )
         self._pulse = Pulse(self._ask)
