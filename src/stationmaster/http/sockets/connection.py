@@ -104,7 +104,7 @@ class Socket:
             if not patience.expired():
                 raise
             raise StalledError from None
-        except OSError:
+        except (OSError, RuntimeError):  # the latter where the server itself has closed it
             raise ClosedError from None
 
     async def close(self, code: Close, reason: str = "") -> None:
