@@ -154,7 +154,7 @@ async def test_pieces_of_a_message_pass_by_without_a_number(house: House) -> Non
             if frame is not None and frame.type == "agent.delta":
                 assert frame.id is None
                 pieces.append(frame.data["data"]["text"])
-    assert pieces == ["one", "two", "three"]
+    assert pieces == ["one ", "two ", "three"]
     again = await all_events(house, task_id)
     assert "agent.delta" not in {frame.type for frame in again}
 
