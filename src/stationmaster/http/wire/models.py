@@ -13,10 +13,10 @@ import msgspec
 from stationmaster.gateway import Gateway
 from stationmaster.gateway.listing import Listed, Listings
 from stationmaster.http.wire import anthropic, openai
-from stationmaster.http.wire.agent_models import OWNER, AgentModels
+from stationmaster.http.wire.agent_models import OWNER, PREFIX, AgentModels
 from stationmaster.http.wire.exchange import RawHeaders, Receive, Scope, Send
 from stationmaster.http.wire.face import Refusal
-from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
+from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError, Unavailable
 from stationmaster.kernel.principal import Principal
 
 MODELS = "/v1/models"
@@ -56,10 +56,8 @@ class ModelsApp:
             return _not_allowed(scope)
         models = await self._listings.of(self._gateway.models)
         usable = [each for each in models if self._gateway.may_use(principal, each.name)]
-        if self._agents is not None:
-            names = dict.fromkeys(await self._agents.names(principal))
-            usable += [Listed(each, OWNER) for each in names]
         name = unquote(scope["path"].removeprefix(MODELS).removeprefix("/"))
+        usable += await self._agents_of(principal, name)
         of_anthropic = is_anthropic(scope)
         if not name:
             shown = _anthropic_list(usable) if of_anthropic else _openai_list(usable)
@@ -67,6 +65,18 @@ class ModelsApp:
             shown = self._one(principal, name, usable, of_anthropic=of_anthropic)
         headers: RawHeaders = [(b"content-type", b"application/json")]
         return 200, headers, msgspec.json.encode(shown)
+
+    async def _agents_of(self, principal: Principal, name: str) -> list[Listed]:
+        """The agents, which need the database. While it is away the models are told without."""
+        if self._agents is None:
+            return []
+        try:
+            names = dict.fromkeys(await self._agents.names(principal))
+        except Unavailable:
+            if name.startswith(PREFIX):
+                raise
+            return []
+        return [Listed(each, OWNER) for each in names]
 
     def _one(
         self, principal: Principal, name: str, usable: list[Listed], *, of_anthropic: bool
