@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stationmaster.http.routes.process import like
+from stationmaster.http.routes.process import claude_like
 from tests.http.conftest import House, Open
 from tests.support.vendor_upstream import VendorUpstream
 
@@ -106,7 +106,7 @@ async def test_the_named_provider_answers_and_no_other(
     ],
 )
 def test_the_map_of_names(name: str, alias: str) -> None:
-    assert like(name) == alias
+    assert claude_like(name) == alias
 
 
 async def test_another_vendors_model_is_mapped_and_that_is_told(house: House) -> None:

@@ -72,7 +72,7 @@ async def test_every_step(tmp_path: Path) -> None:
     assert [event for event in events if not isinstance(event, Started | ToolUse | ToolResult)] == [
         Delta("thinking", "hm"),
         Thinking("hm"),
-        Delta("text", "a"),
+        Delta("text", "a "),
         Delta("text", "b"),
         Message("a b"),
         _end(events, "max_turns", "a b", 3),

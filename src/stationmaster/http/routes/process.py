@@ -108,11 +108,11 @@ def _choose(gateway: Gateway, body: ProcessRequest) -> tuple[str | None, str]:
     try:
         gateway.check_model(body.model_name)
     except NotFound:
-        return provider, like(body.model_name)
+        return provider, claude_like(body.model_name)
     return provider, body.model_name
 
 
-def like(name: str) -> str:
+def claude_like(name: str) -> str:
     """The alias of the Claude that is like a model of some vendor's."""
     name = name.lower().replace(_PRO, "")
     for alias, words in _LIKE:
