@@ -15,7 +15,9 @@
 Other keys are kept: they are on record, and few.
 """
 
-from sqlalchemy import ColumnElement, Table, delete, func, select
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Table, delete, func
 
 from stationmaster.access.clients import SOURCE
 from stationmaster.access.lockout import FORGET_S
@@ -32,6 +34,7 @@ from stationmaster.access.tables import (
 from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.sweeping import sweep
 
 DAY_MS = 86_400_000
 TOKENS_KEPT_MS = DAY_MS
@@ -53,26 +56,13 @@ class Purge:
         gone, now = 0, self._clock.now()
         listed = await self._instances.listed()
         for table, over in _over(now, listed):
-            while deleted := await self._some(table, over):
-                gone += deleted
-                if deleted < BATCH:
-                    break
+            first = _end_refresh if table is sign_ins else None
+            gone += await sweep(self._database, table, over, at_once=BATCH, first=first)
         return gone
 
-    async def _some(self, table: Table, over: ColumnElement[bool]) -> int:
-        key = next(iter(table.primary_key.columns))
-        # Two servers that purge at once must not wait for each other's rows.
-        found = select(key).where(over).limit(BATCH).with_for_update(skip_locked=True)
 
-        def verb(tx: Transaction) -> int:
-            names = list(tx.execute(found).scalars())
-            if not names:
-                return 0
-            if table is sign_ins:
-                tx.execute(delete(refresh_tokens).where(refresh_tokens.c.sign_in_id.in_(names)))
-            return int(tx.execute(delete(table).where(key.in_(names))).rowcount)
-
-        return await self._database.write(verb)
+def _end_refresh(tx: Transaction, ended: Sequence[str]) -> None:
+    tx.execute(delete(refresh_tokens).where(refresh_tokens.c.sign_in_id.in_(ended)))
 
 
 def _over(now: Millis, listed: list[str]) -> list[tuple[Table, ColumnElement[bool]]]:

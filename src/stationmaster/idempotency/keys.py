@@ -20,11 +20,11 @@ from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.storage import Database, Transaction
 from stationmaster.storage.sealing import SealBroken, Sealer
+from stationmaster.storage.sweeping import sweep
 
 MAX_LENGTH = 255
 LIFE_MS = 24 * 3600 * 1000
 MAX_REPLY_BYTES = 1024 * 1024
-SWEEP_AT_ONCE = 500
 
 _PRINTABLE = re.compile(rf"[\x20-\x7e]{{1,{MAX_LENGTH}}}")
 
@@ -182,22 +182,8 @@ class IdempotencyKeys:
 
     async def sweep(self) -> int:
         """Delete the keys that have had their day; return how many. Idempotent."""
-        gone = 0
-        while deleted := await self._database.write(self._delete_old):
-            gone += deleted
-        return gone
-
-    def _delete_old(self, tx: Transaction) -> int:
-        old = (
-            select(idempotency_keys.c.id)
-            .where(idempotency_keys.c.expires_at <= self._clock.now())
-            .limit(SWEEP_AT_ONCE)
-            .with_for_update(skip_locked=True)
-        )
-        ids = list(tx.execute(old).scalars())
-        if ids:
-            tx.execute(delete(idempotency_keys).where(idempotency_keys.c.id.in_(ids)))
-        return len(ids)
+        over = idempotency_keys.c.expires_at <= self._clock.now()
+        return await sweep(self._database, idempotency_keys, over)
 
 
 def _of(attempt: Attempt) -> tuple[Any, Any]:

@@ -26,12 +26,12 @@ from stationmaster.kernel.principal import Principal
 from stationmaster.responses.tables import kept_responses
 from stationmaster.storage import Database, Transaction
 from stationmaster.storage.sealing import SealBroken, Sealer
+from stationmaster.storage.sweeping import sweep
 
 MAX_TURNS = 1000
 """Of one conversation: a request with more is too large for any model."""
 
 MAX_ID = 256  # characters of a response's id, which its provider makes
-SWEEP_AT_ONCE = 500
 RESEAL_AT_ONCE = 100
 
 Item = msgspec.Raw
@@ -189,22 +189,8 @@ class Responses:
 
     async def sweep(self) -> int:
         """Delete those that have had their time; return how many. Idempotent."""
-        gone = 0
-        while deleted := await self._database.write(self._delete_old):
-            gone += deleted
-        return gone
-
-    def _delete_old(self, tx: Transaction) -> int:
-        old = (
-            select(kept_responses.c.id)
-            .where(kept_responses.c.expires_at <= self._clock.now())
-            .limit(SWEEP_AT_ONCE)
-            .with_for_update(skip_locked=True)
-        )
-        ids = list(tx.execute(old).scalars())
-        if ids:
-            tx.execute(delete(kept_responses).where(kept_responses.c.id.in_(ids)))
-        return len(ids)
+        over = kept_responses.c.expires_at <= self._clock.now()
+        return await sweep(self._database, kept_responses, over)
 
     async def reseal(self) -> int:
         """Seal with the operator's present key what an older one sealed; return how many."""
