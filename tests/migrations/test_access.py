@@ -1,34 +1,17 @@
 """The revision that brings people and bounds keeps the keys that are there, both ways."""
 
-from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, inspect, make_url, text
 
-import stationmaster.migrations
 from stationmaster.access import Resolver
 from stationmaster.access.secret import Hasher
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.migrations import migrate
-from stationmaster.migrations.connection import run as _run
+from stationmaster.migrations.connection import run
 from stationmaster.storage import open_database
+from tests.support.schema import move
 
 SECRET = "an-operators-key-0123456789"
 HASHER = Hasher(b"a pepper for the tests")
-
-
-async def _move(url: str, revision: str, *, down: bool = False) -> None:
-    def move(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option(
-            "script_location", str(Path(stationmaster.migrations.__file__).parent)
-        )
-        config.attributes["connection"] = connection
-        (command.downgrade if down else command.upgrade)(config, revision)
-        connection.commit()
-
-    await _run(make_url(url), move)
 
 
 def _fill(connection: Connection) -> None:
@@ -55,9 +38,9 @@ def _schema(connection: Connection) -> dict[str, set[str]]:
 
 async def test_keys_of_before_work_after_and_again_before(database_url: str) -> None:
     url = make_url(database_url)
-    await _move(database_url, "0004")
-    before = await _run(url, _schema)
-    await _run(url, _fill)
+    await move(database_url, "0004")
+    before = await run(url, _schema)
+    await run(url, _fill)
     await migrate(database_url)
     database = open_database(database_url)
     try:
@@ -67,10 +50,10 @@ async def test_keys_of_before_work_after_and_again_before(database_url: str) -> 
     assert principal.id == "key_1"
     assert principal.scopes == {"read:tasks"}
     assert (principal.limits, principal.models, principal.profile) == (None, None, None)
-    await _move(database_url, "0004", down=True)
-    assert await _run(url, _schema) == before
+    await move(database_url, "0004", down=True)
+    assert await run(url, _schema) == before
 
     def kept(connection: Connection) -> object:
         return connection.execute(text("SELECT name FROM api_keys")).scalar()
 
-    assert await _run(url, kept) == "old"
+    assert await run(url, kept) == "old"

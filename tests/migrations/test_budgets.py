@@ -1,19 +1,12 @@
 """The revision that widens budgets keeps the money that is there, both ways."""
 
 import json
-from pathlib import Path
-from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, make_url, text
-
-import stationmaster.migrations
 from stationmaster.budgets import Budget, Budgets, Rollups
 from stationmaster.budgets.proof import prove
 from stationmaster.kernel.clock import ManualClock
-from stationmaster.migrations.connection import run as _run
 from stationmaster.storage import open_database
+from tests.support.schema import insert, move, rows
 
 CALL = {
     "organization_id": "org_1",
@@ -57,43 +50,11 @@ HOLD = {
 }
 
 
-async def _move(url: str, revision: str, *, down: bool = False) -> None:
-    """Bring the database to a revision."""
-
-    def move(connection: Connection) -> None:
-        config = Config()
-        location = str(Path(stationmaster.migrations.__file__).parent).replace("%", "%%")
-        config.set_main_option("script_location", location)
-        config.attributes["connection"] = connection
-        (command.downgrade if down else command.upgrade)(config, revision)
-        connection.commit()
-
-    await _run(make_url(url), move)
-
-
-async def _insert(url: str, table: str, *rows: dict[str, Any]) -> None:
-    def insert(connection: Connection) -> None:
-        for row in rows:
-            columns = ", ".join(f'"{name}"' for name in row)
-            values = ", ".join(f":{name}" for name in row)
-            connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), row)
-        connection.commit()
-
-    await _run(make_url(url), insert)
-
-
-async def _rows(url: str, statement: str) -> list[Any]:
-    def fetch(connection: Connection) -> list[Any]:
-        return [tuple(row) for row in connection.execute(text(statement))]
-
-    return await _run(make_url(url), fetch)
-
-
 async def _with_money(url: str) -> None:
-    await _move(url, "0006")
-    await _insert(url, "budgets", BUDGET)
-    await _insert(url, "holds", HOLD)
-    await _insert(
+    await move(url, "0006")
+    await insert(url, "budgets", BUDGET)
+    await insert(url, "holds", HOLD)
+    await insert(
         url,
         "ledger",
         {**LINE, "call_id": "call_1", "run_id": "run_1", "cost": 300},
@@ -103,7 +64,7 @@ async def _with_money(url: str) -> None:
 
 async def test_what_was_spent_and_held_still_is_and_can_be_proven(database_url: str) -> None:
     await _with_money(database_url)
-    await _move(database_url, "0007")
+    await move(database_url, "0007")
     database = open_database(database_url)
     budgets = Budgets(database, ManualClock(), instance_id="ins_b")
     assert await database.read(lambda tx: budgets.get(tx, "run", "run_1")) == Budget(
@@ -113,7 +74,7 @@ async def test_what_was_spent_and_held_still_is_and_can_be_proven(database_url: 
     rollups = Rollups(database)
     assert await rollups.fold() == 2
     assert (await prove(database)).differences == ()
-    assert await _rows(database_url, "SELECT tokens FROM ledger ORDER BY call_id") == [(10,), (10,)]
+    assert await rows(database_url, "SELECT tokens FROM ledger ORDER BY call_id") == [(10,), (10,)]
     # A hold of the older version is settled by this one.
     assert await database.write(lambda tx: budgets.settle_lost(tx, "ins_a")) == 1
     found = await database.read(lambda tx: budgets.get(tx, "run", "run_1"))
@@ -124,7 +85,7 @@ async def test_what_was_spent_and_held_still_is_and_can_be_proven(database_url: 
 
 async def test_going_back_keeps_what_the_older_version_can_hold(database_url: str) -> None:
     await _with_money(database_url)
-    await _move(database_url, "0007")
+    await move(database_url, "0007")
     monthly = {
         **BUDGET,
         "id": "bud_2",
@@ -136,17 +97,17 @@ async def test_going_back_keeps_what_the_older_version_can_hold(database_url: st
         "period_start": 5,
         "period_end": 9,
     }
-    await _insert(database_url, "budgets", monthly)
+    await insert(database_url, "budgets", monthly)
     both = [["bud_1", 0, "usd"], ["bud_2", 5, "usd"]]
     hold = {name: value for name, value in HOLD.items() if name != "budget_ids"}
     new = {**hold, "call_id": "call_4", "charges": json.dumps(both)}
-    await _insert(database_url, "holds", new)
-    await _move(database_url, "0006", down=True)
-    assert await _rows(database_url, "SELECT id, spent, held FROM budgets") == [("bud_1", 300, 50)]
-    holds = await _rows(database_url, "SELECT call_id, budget_ids FROM holds ORDER BY call_id")
+    await insert(database_url, "holds", new)
+    await move(database_url, "0006", down=True)
+    assert await rows(database_url, "SELECT id, spent, held FROM budgets") == [("bud_1", 300, 50)]
+    holds = await rows(database_url, "SELECT call_id, budget_ids FROM holds ORDER BY call_id")
     assert [(call_id, json.loads(ids)) for call_id, ids in holds] == [
         ("call_3", ["bud_1"]),
         ("call_4", ["bud_1"]),
     ]
-    assert await _rows(database_url, "SELECT sum(cost) FROM ledger") == [(320,)]
-    await _move(database_url, "0007")
+    assert await rows(database_url, "SELECT sum(cost) FROM ledger") == [(320,)]
+    await move(database_url, "0007")

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 import structlog
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.engine.reflection import Inspector
 
-import stationmaster.migrations
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.migrations import HEAD, SchemaError, current, migrate
 from stationmaster.migrations.connection import locked
@@ -23,6 +19,7 @@ from stationmaster.migrations.connection import run as _run
 from stationmaster.migrations.tables import metadata
 from stationmaster.storage.address import parse
 from tests.support.postgres import PostgresServer
+from tests.support.schema import differences, scripts
 
 
 async def _names(url: str) -> set[str]:
@@ -65,18 +62,11 @@ async def test_a_second_time_does_nothing(database_url: str) -> None:
 
 
 async def test_the_schema_is_what_the_tables_say(migrated_url: str) -> None:
-    def differences(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return list(compare_metadata(context, metadata))
-
-    assert await _run(parse(migrated_url), differences) == []
+    assert await differences(migrated_url) == []
 
 
 def test_the_head_is_the_last_revision_and_there_is_one() -> None:
-    config = Config()
-    location = Path(stationmaster.migrations.__file__).parent
-    config.set_main_option("script_location", str(location))
-    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    assert ScriptDirectory.from_config(scripts()).get_heads() == [HEAD]
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:

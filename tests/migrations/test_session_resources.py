@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.migrations.test_budgets import _insert, _move, _rows
+from tests.support.schema import insert, move, rows
 
 AGENT = r'{"id":"agent_1","model":{"id":"m-1","speed":"standard"},"system":"\u0000\ud800"}'
 
@@ -14,12 +14,12 @@ def _session(name: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_sessions_have_the_model_of_their_agent(database_url: str) -> None:
-    await _move(database_url, "0007")
-    rows = [_session("a", agent=AGENT, kind="session"), _session("b")]
-    await _insert(database_url, "sessions", *rows)
-    before = await _rows(database_url, "SELECT * FROM sessions ORDER BY id")
-    await _move(database_url, "0008")
-    found = await _rows(database_url, "SELECT id, model, resources FROM sessions ORDER BY id")
+    await move(database_url, "0007")
+    sessions = [_session("a", agent=AGENT, kind="session"), _session("b")]
+    await insert(database_url, "sessions", *sessions)
+    before = await rows(database_url, "SELECT * FROM sessions ORDER BY id")
+    await move(database_url, "0008")
+    found = await rows(database_url, "SELECT id, model, resources FROM sessions ORDER BY id")
     assert found == [("sesn_a", "m-1", "[]"), ("sesn_b", None, "[]")]
-    await _move(database_url, "0007", down=True)
-    assert await _rows(database_url, "SELECT * FROM sessions ORDER BY id") == before
+    await move(database_url, "0007", down=True)
+    assert await rows(database_url, "SELECT * FROM sessions ORDER BY id") == before

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.migrations.test_budgets import _insert, _move, _rows
+from tests.support.schema import insert, move, rows
 
 OWNED = {"organization_id": "org_1", "project_id": "proj_1", "key_id": "key_1"}
 
@@ -33,25 +33,25 @@ def _run(name: str, state: str, started: int | None, ended: int | None) -> dict[
 
 
 async def test_tasks_become_sessions_in_the_state_that_they_are_in(database_url: str) -> None:
-    await _move(database_url, "0002")
+    await move(database_url, "0002")
     runs = [
         _run("a", "completed", 6, 9),
         _run("b", "running", 6, None),
         _run("c", "queued", None, None),
     ]
-    await _insert(database_url, "sessions", *(_session(name) for name in "abc"))
-    await _insert(database_url, "runs", *runs)
-    await _move(database_url, "0003")
+    await insert(database_url, "sessions", *(_session(name) for name in "abc"))
+    await insert(database_url, "runs", *runs)
+    await move(database_url, "0003")
     columns = "status, stop_reason, run_id, active_ms, running_since, updated_at"
-    assert await _rows(database_url, f"SELECT {columns} FROM sessions ORDER BY id") == [
+    assert await rows(database_url, f"SELECT {columns} FROM sessions ORDER BY id") == [
         ("idle", '{"type":"end_turn"}', None, 3, None, 9),
         ("running", None, "run_b", 0, 6, 6),
         ("idle", None, "run_c", 0, None, 5),
     ]
-    kinds = await _rows(database_url, "SELECT DISTINCT kind, on_crash, queue, cost FROM sessions")
+    kinds = await rows(database_url, "SELECT DISTINCT kind, on_crash, queue, cost FROM sessions")
     assert kinds == [("task", "interrupt", "[]", 7)]
-    assert await _rows(database_url, "SELECT count(*) FROM admission") == [(1,)]
-    await _move(database_url, "0002", down=True)
-    kept = await _rows(database_url, "SELECT * FROM sessions ORDER BY id")
+    assert await rows(database_url, "SELECT count(*) FROM admission") == [(1,)]
+    await move(database_url, "0002", down=True)
+    kept = await rows(database_url, "SELECT * FROM sessions ORDER BY id")
     assert kept == [tuple(_session(name).values()) for name in "abc"]
-    await _move(database_url, "head")
+    await move(database_url, "head")
