@@ -219,8 +219,8 @@ async def one(at: Place, round_: Round, kind: str) -> None:
         outcome = await {"message": message, "stream": stream, "task": task}[kind](
             client, headers, at.rng
         )
-    except httpx.TransportError:
-        outcome = "lost"
+    except httpx.TransportError as error:
+        outcome = f"lost: {error!r}"
     round_.outcomes[f"{kind} {outcome}"] += 1
     round_.outcomes[outcome] += 1
 

@@ -6,6 +6,7 @@ same for everybody: no two batches can deadlock. Each call is then decided for i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -15,7 +16,7 @@ from stationmaster.budgets.entry import CallContext, Charge, Mode, Refused, Rese
 from stationmaster.budgets.tables import budget_periods, budgets, holds
 from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.money import MicroDollars
-from stationmaster.storage import Prepared, Transaction, among
+from stationmaster.storage import Prepared, Transaction, among, given, spread, spread_out
 
 _LOCK = Prepared(
     select(
@@ -47,6 +48,19 @@ _REFUSE = Prepared(
     update(budgets).where(budgets.c.id == bindparam("of")).values(refused_at=bindparam("now"))
 )
 _INSERT = Prepared(insert(holds))
+# Both in one, where they cost a trip each while everybody waits for the budget's row.
+_raise = given("raises", {"of": str, "more": int})
+_holds = spread(holds.columns)
+_RAISE_AND_INSERT = Prepared(
+    insert(holds)
+    .from_select(holds.columns.keys(), select(_holds))
+    .add_cte(
+        update(budgets)
+        .where(budgets.c.id == _raise.c.of)
+        .values(held=budgets.c.held + _raise.c.more)
+        .cte("raised")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,32 +192,37 @@ def _write(
         for account in found
         if account.raised
     )
+    lines = [_line(request, mine, instance_id, now) for request, mine in placed]
+    if lines and tx.dialect == "postgresql":
+        tx.run(_RAISE_AND_INSERT, {"raises": raised, **spread_out(holds.columns, lines)})
+        return
     if raised:
         tx.run_many(_RAISE, [{"of": budget_id, "more": more} for budget_id, more in raised])
-    if placed:
-        tx.run_many(
-            _INSERT,
-            [
-                {
-                    "call_id": request.context.call_id,
-                    "organization_id": request.context.owner.organization_id,
-                    "project_id": request.context.owner.project_id,
-                    "key_id": request.context.key_id,
-                    "user_id": request.context.user_id,
-                    "run_id": request.context.run_id,
-                    "session_id": request.context.session_id,
-                    "tags": list(request.context.tags) or None,
-                    "provider": request.context.provider,
-                    "model": request.context.model,
-                    "amount": request.amount,
-                    "tokens": request.tokens,
-                    "charges": [_charge(account) for account in mine],
-                    "instance_id": instance_id,
-                    "created_at": now,
-                }
-                for request, mine in placed
-            ],
-        )
+    if lines:
+        tx.run_many(_INSERT, lines)
+
+
+def _line(
+    request: Request, accounts: Sequence[Account], instance_id: str, now: Millis
+) -> dict[str, Any]:
+    context = request.context
+    return {
+        "call_id": context.call_id,
+        "organization_id": context.owner.organization_id,
+        "project_id": context.owner.project_id,
+        "key_id": context.key_id,
+        "user_id": context.user_id,
+        "run_id": context.run_id,
+        "session_id": context.session_id,
+        "tags": list(context.tags) or None,
+        "provider": context.provider,
+        "model": context.model,
+        "amount": request.amount,
+        "tokens": request.tokens,
+        "charges": [_charge(account) for account in accounts],
+        "instance_id": instance_id,
+        "created_at": now,
+    }
 
 
 def _charge(account: Account) -> Charge:

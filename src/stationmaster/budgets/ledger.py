@@ -10,7 +10,8 @@ from stationmaster.budgets.entry import Charge, LedgerEntry
 from stationmaster.budgets.tables import budget_periods, budgets, holds, ledger, ledger_news
 from stationmaster.events import EventLog
 from stationmaster.kernel.clock import Millis
-from stationmaster.storage import Prepared, Transaction, among, given
+from stationmaster.storage import Prepared, Transaction, among, given, spread, spread_out
+from stationmaster.storage.prepared import Row
 
 _TAKE = Prepared(
     delete(holds)
@@ -26,7 +27,7 @@ _locked = (
     .with_for_update(of=budgets)
     .cte("locked")
 )
-_SHIFT = Prepared(
+_shift = (
     update(budgets)
     .where(
         budgets.c.id == _locked.c.id,
@@ -39,6 +40,7 @@ _SHIFT = Prepared(
     )
     .returning(budgets.c.id, budgets.c.period_start, budgets.c.spent, budgets.c.alert_at)
 )
+_SHIFT = Prepared(_shift)
 _SHIFT_PAST = Prepared(
     update(budget_periods)
     .where(
@@ -52,6 +54,15 @@ _SHIFT_PAST = Prepared(
 )
 _INSERT = Prepared(insert(ledger))
 _INSERT_NEWS = Prepared(insert(ledger_news))
+# All three in one, where each costs a trip.
+_shifted = _shift.cte("shifted")
+_lines = spread(ledger.columns)
+_INSERT_AND_SHIFT = Prepared(
+    select(_shifted).add_cte(
+        insert(ledger).from_select(ledger.columns.keys(), select(_lines)).cte("lines"),
+        insert(ledger_news).from_select(["call_id"], select(_lines.c.call_id)).cte("news"),
+    )
+)
 
 
 def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | None) -> list[bool]:
@@ -72,21 +83,18 @@ def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | N
             shifts[budget_id, start] = (less + held, more + spent)
         lines.append(_line(entry, charges))
     if lines:
-        tx.run_many(_INSERT, lines)
-        tx.run_many(_INSERT_NEWS, [{"call_id": line["call_id"]} for line in lines])
-    if shifts:  # last: a budget that many calls share is locked until the commit
-        _shift(tx, shifts, events)
+        _write(tx, lines, shifts, events)
     return settled
 
 
-def _shift(
+def _write(
     tx: Transaction,
+    lines: Sequence[dict[str, Any]],
     shifts: dict[tuple[str, Millis], tuple[int, int]],
     events: EventLog | None,
 ) -> None:
     due: list[str] = []
-    rows = [(*where, *by) for where, by in sorted(shifts.items())]
-    for budget_id, start, spent, alert_at in tx.run(_SHIFT, {"shifts": rows}):
+    for budget_id, start, spent, alert_at in _insert_and_shift(tx, lines, shifts):
         del shifts[budget_id, start]
         if alert_at is not None and spent >= alert_at:
             due.append(budget_id)
@@ -100,6 +108,20 @@ def _shift(
         )
     if due:
         alert.tell(tx, events, due)
+
+
+def _insert_and_shift(
+    tx: Transaction,
+    lines: Sequence[dict[str, Any]],
+    shifts: dict[tuple[str, Millis], tuple[int, int]],
+) -> list[Row]:
+    """Write the lines; return the budgets that were shifted in their present period."""
+    rows = [(*where, *by) for where, by in sorted(shifts.items())]
+    if tx.dialect == "postgresql":
+        return tx.run(_INSERT_AND_SHIFT, {"shifts": rows, **spread_out(ledger.columns, lines)})
+    tx.run_many(_INSERT, lines)
+    tx.run_many(_INSERT_NEWS, [{"call_id": line["call_id"]} for line in lines])
+    return tx.run(_SHIFT, {"shifts": rows}) if rows else []
 
 
 def _line(entry: LedgerEntry, charges: list[Charge]) -> dict[str, Any]:

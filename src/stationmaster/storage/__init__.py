@@ -7,7 +7,7 @@ that goes away cannot leave one half done.
 """
 
 from stationmaster.storage.database import Database, Transaction, accompanied
-from stationmaster.storage.listed import among, given
+from stationmaster.storage.listed import among, given, spread, spread_out
 from stationmaster.storage.octets import octets
 from stationmaster.storage.opening import beside, open_database
 from stationmaster.storage.options import ServerOptions
@@ -29,5 +29,7 @@ __all__ = [
     "metadata",
     "octets",
     "open_database",
+    "spread",
+    "spread_out",
     "survey",
 ]

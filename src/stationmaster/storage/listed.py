@@ -1,16 +1,20 @@
-"""One parameter that is a list or a table, so that a statement of the hot path keeps its form."""
+"""Parameters that are a list or a table, so that a statement of the hot path keeps its form."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Dialect,
     Subquery,
+    TableValuedAlias,
     Text,
     bindparam,
     cast,
+    column,
+    func,
     literal_column,
     select,
 )
@@ -98,3 +102,30 @@ def _cell(element: _Cell, compiler: SQLCompiler, **options: Any) -> str:
 def _cell_there(element: _Cell, compiler: SQLCompiler, **options: Any) -> str:
     row, at = (compiler.process(each, **options) for each in element.clauses)
     return f"({row} ->> {at})"
+
+
+def spread(columns: Iterable[Column[Any]]) -> TableValuedAlias:
+    """Rows of these columns as a table, given by `spread_out`. For PostgreSQL alone.
+
+    An array for each column: many rows go in with one statement, and other statements with them.
+    """
+    kinds = {each.name: _kind(each) for each in columns}
+    given = (bindparam(_of(name), type_=ARRAY(kind, dimensions=1)) for name, kind in kinds.items())
+    of = (column(name, kind) for name, kind in kinds.items())
+    return func.unnest(*given).table_valued(*of).render_derived()
+
+
+def spread_out(
+    columns: Iterable[Column[Any]], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The parameters of `spread` for these rows, each of which has a value for every column."""
+    return {_of(each.name): [row[each.name] for row in rows] for each in columns}
+
+
+def _of(name: str) -> str:
+    return f"each_{name}"
+
+
+def _kind(of: Column[Any]) -> TypeEngine[Any]:
+    # Not the column's own: a cast to VARCHAR(64) cuts off what is longer, and tells nobody.
+    return of.type if isinstance(of.type, BigInteger | Json) else Text()

@@ -1,13 +1,17 @@
 """Reserve, settle, lose: each hold becomes exactly one line of the ledger."""
 
 import asyncio
+from collections import Counter
 
 import pytest
+from sqlalchemy import event
 
 from stationmaster.budgets import Budget, Budgets, CallContext, Refused, Reserved, Usage
 from stationmaster.budgets.tables import ledger
 from stationmaster.kernel.clock import ManualClock
-from stationmaster.storage import Database
+from stationmaster.storage import Database, open_database
+from stationmaster.storage.postgresql import PostgresDatabase
+from tests.support.postgres import PostgresServer
 from tests.unit.budgets.support import (
     budget_of,
     call,
@@ -133,6 +137,29 @@ async def test_sixty_four_at_once_against_a_budget_for_ten_admit_ten(
     assert all(settled)
     answers = await asyncio.gather(*(budgets.reserve(call(), amount) for _ in range(64)))
     assert sum(isinstance(answer, Reserved) for answer in answers) == 3
+
+
+async def test_budgets_cost_no_trip_more_on_postgresql(
+    postgres_template: str, postgres_server: PostgresServer, clock: ManualClock
+) -> None:
+    """Calls on one hot budget wait for each other's: each trip while its row is locked counts."""
+    database = open_database(postgres_server.url(postgres_server.create(postgres_template)))
+    assert isinstance(database, PostgresDatabase)
+    budgets = Budgets(database, clock, instance_id="ins_a")
+    await open_budget(database, budgets, "run_1", 10_000)
+    trips: Counter[str] = Counter()
+
+    @event.listens_for(database._engine.sync_engine, "before_cursor_execute")
+    def trip(*_: object) -> None:
+        trips[at] += 1
+
+    for at in ("run_1", "run_without"):
+        calls = [call(at) for _ in range(20)]
+        await asyncio.gather(*(budgets.reserve(each, 100) for each in calls))
+        await asyncio.gather(*(budgets.settle(entry(each, 50)) for each in calls))
+    assert trips["run_1"] == trips["run_without"] == 4
+    assert await budget_of(database, budgets) == Budget(10_000, 1_000, 0, None)
+    await database.close()
 
 
 async def test_reserves_and_settles_of_several_runs_at_once_do_not_deadlock(

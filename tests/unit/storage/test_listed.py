@@ -1,13 +1,30 @@
-"""A parameter that is a list: found by an index, whatever its length."""
+"""Parameters that are a list or a table: one form and one plan, whatever their length."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from sqlalchemy import select, text
+import pytest
+from sqlalchemy import BigInteger, Column, MetaData, String, Table, insert, select, text
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
 
 from stationmaster.budgets import holds, ledger
+from stationmaster.budgets.tables import holds as holds_table
+from stationmaster.budgets.tables import ledger as ledger_table
 from stationmaster.budgets.tables import ledger_news
-from stationmaster.storage import Database, Prepared, Transaction, among, given
+from stationmaster.kernel.errors import Invalid
+from stationmaster.storage import (
+    Database,
+    Json,
+    Prepared,
+    Transaction,
+    among,
+    given,
+    open_database,
+    spread,
+    spread_out,
+)
 
 FIND = Prepared(
     select(ledger_news.c.call_id)
@@ -19,6 +36,24 @@ HOT: list[tuple[Prepared, dict[str, Any]]] = [
     (ledger._TAKE, {"calls": ["a"]}),
     (ledger._SHIFT, {"shifts": [["a", 0, 0, 0]]}),
 ]
+HOT_THERE: list[tuple[Prepared, dict[str, Any]]] = [
+    (
+        holds._RAISE_AND_INSERT,
+        {"raises": [["a", 0]], **spread_out(holds_table.columns, [])},
+    ),
+    (
+        ledger._INSERT_AND_SHIFT,
+        {"shifts": [["a", 0, 0, 0]], **spread_out(ledger_table.columns, [])},
+    ),
+]
+SHELF = Table(
+    "shelf",
+    MetaData(),
+    Column("name", String(8)),
+    Column("number", BigInteger),
+    Column("inside", Json),
+)
+FILL = Prepared(insert(SHELF).from_select(SHELF.columns.keys(), select(spread(SHELF.columns))))
 ROWS = given("rows", {"name": str, "number": int})
 READ = Prepared(select(ROWS.c.name, ROWS.c.number).order_by(ROWS.c.number))
 
@@ -47,6 +82,41 @@ async def test_rows_that_are_given_are_a_table(database: Database) -> None:
     assert await database.read(verb) == [[], rows]
 
 
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Database]:
+    database = open_database(postgres_url, pool_size=1)
+    await database.write(lambda tx: tx.execute(CreateTable(SHELF)))
+    yield database
+    await database.close()
+
+
+async def test_rows_that_are_spread_go_in_as_they_are(postgres: Database) -> None:
+    rows: list[dict[str, Any]] = [
+        {"name": "a", "number": -(2**62), "inside": [["x", 1], ["y", 2]]},
+        {"name": "c'", "number": None, "inside": None},
+        {"name": 'ä"{},', "number": 2**62, "inside": {"NULL": [[]]}},
+        {"name": "NULL", "number": 0, "inside": []},
+        {"name": None, "number": 0, "inside": "\0"},
+    ]
+
+    def verb(tx: Transaction) -> list[Any]:
+        for some in ([], rows[:1], rows[1:]):
+            tx.run(FILL, spread_out(SHELF.columns, some))
+        return [dict(row._mapping) for row in tx.execute(select(SHELF))]
+
+    assert await postgres.write(verb) == rows
+
+
+@pytest.mark.parametrize(("name", "error"), [("n" * 9, DBAPIError), ("\0", Invalid)])
+async def test_what_does_not_fit_is_refused_not_cut(
+    postgres: Database, name: str, error: type[Exception]
+) -> None:
+    row = {"name": name, "number": 1, "inside": None}
+    with pytest.raises(error):
+        await postgres.write(lambda tx: tx.run(FILL, spread_out(SHELF.columns, [row])))
+    assert await postgres.read(lambda tx: tx.execute(select(SHELF)).all()) == []
+
+
 async def test_the_statements_of_every_call_use_an_index(database: Database) -> None:
     plans = await database.write(_sqlite if database.dialect == "sqlite" else _postgresql)
     for plan in plans:
@@ -71,7 +141,7 @@ def _postgresql(tx: Transaction) -> list[str]:
     tx.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are empty
     connection = tx._connection
     found = []
-    for statement, values in HOT:
+    for statement, values in HOT + HOT_THERE:
         compiled = statement.compiled(connection.dialect)
         rows = connection.exec_driver_sql(f"EXPLAIN {compiled.sql}", compiled.bind(values)).all()
         found.append("\n".join(row[0] for row in rows))
