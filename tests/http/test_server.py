@@ -45,7 +45,7 @@ async def test_the_map_names_what_there_is(house: House, anonymous: httpx.AsyncC
         for method in methods.split(", ")
     }
     known = {(method, path) for path, ways in document["paths"].items() for method in ways}
-    assert named <= known
+    assert named - {("websocket", "/v1/stream")} <= known  # OpenAPI knows no sockets
 
 
 PROBES = ["/", "/health", "/ready", "/live", "/metrics", "/docs", "/db-check", "/redis-check"]

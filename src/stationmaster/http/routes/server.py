@@ -22,9 +22,19 @@ from stationmaster.kernel.errors import NotFound
 
 RETRY_AFTER_S = 5
 
+# What one would look for first; all of them are in openapi.json, but the socket.
 _ENDPOINTS = {
     "messages": "POST /v1/messages",
     "count_tokens": "POST /v1/messages/count_tokens",
+    "chat_completions": "POST /v1/chat/completions",
+    "responses": "POST /v1/responses",
+    "embeddings": "POST /v1/embeddings",
+    "models": "GET /v1/models",
+    "providers": "GET /v1/providers",
+    "route": "POST /v1/route",
+    "message_batches": "POST, GET /v1/messages/batches",
+    "batches": "POST, GET /v1/batches",
+    "stream": "WebSocket /v1/stream",
     "perform_task": "POST /v1/task",
     "tasks": "POST, GET /v1/tasks",
     "task": "GET /v1/tasks/{task_id}",
@@ -47,6 +57,10 @@ _ENDPOINTS = {
     "job_stream": "POST, GET /api/stream/{session_id}",
     "status": "GET /status",
     "usage": "GET /v1/usage",
+    "budgets": "POST, GET /v1/budgets",
+    "audit": "GET /v1/audit",
+    "organization": "GET /v1/organizations/me",
+    "cache": "GET /api/cache/stats",
     "keys": "POST, GET /api/admin/keys",
     "key": "DELETE /api/admin/keys/{key_id}",
 }
