@@ -534,7 +534,11 @@ async def made_here(house: House) -> dict[str, str]:
     asked = await house.client.post(
         f"{here}/spend_limit_increase_requests", json={}, headers=house.as_key(of_user["key"])
     )
+    limit = await post(f"{here}/spend_limits", amount="5", scope={"type": "organization"})
+    resources = f"/v1/sessions/{session['id']}/resources"
     return NEVER | {
+        "resource_id": (await post(resources, type="file", file_id=file["id"]))["id"],
+        "spend_limit_id": limit["id"],
         "task_id": task_id,
         "budget_id": (await post("/v1/budgets", subject=subject, limit_usd="1"))["id"],
         "key_id": key["id"],
