@@ -4,8 +4,8 @@ Time is not measured: it is the database that takes it, so the statements are co
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import structlog
@@ -23,8 +23,6 @@ from tests.http.test_authorization_matrix import (
 )
 
 __all__ = ["unlimited"]
-
-T = TypeVar("T")
 
 KNOWN = "api_keys.hash ="  # who asks, which is remembered for a while
 
@@ -51,12 +49,12 @@ class Watched:
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[str]]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, list[str]]:
     """What each request has asked of the database, by the request's id."""
     noted: defaultdict[str, list[str]] = defaultdict(list)
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(self: SqliteDatabase, verb: Callable[[Any], T]) -> T:
+        async def call(self: SqliteDatabase, verb: Callable[[Any], Any]) -> Any:
             request = structlog.contextvars.get_contextvars().get("request_id")
             if request is None:  # nobody's: the server's own work
                 return await method(self, verb)
@@ -71,7 +69,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[str]]
 
 
 async def test_anothers_costs_the_work_of_what_never_was(
-    unlimited: House, statements: dict[str, list[str]]
+    unlimited: House, statements: Mapping[str, list[str]]
 ) -> None:
     ids = await made_here(unlimited)
     tenant = await unlimited.client.post("/api/admin/organizations", json={"name": "Two"})
