@@ -308,8 +308,14 @@ async def test_one_file_is_bounded(yard: Yard) -> None:
             "for n in $(seq 1 60); do sleep 60 & done; wait",
             "processes",
         ),
+        (  # that none of them passes alone, and some have ended
+            Limits(cpu_seconds=6),
+            "busy() { i=0; while [ $i -lt $1 ]; do i=$((i+1)); done; }; (busy 300000);"
+            " for n in 1 2 3 4; do (busy 999999999) & done; wait",
+            "cpu_seconds",
+        ),
     ],
-    ids=["files", "deleted-files", "memory", "processes"],
+    ids=["files", "deleted-files", "memory", "processes", "processor-time"],
 )
 async def test_over_its_limit_it_is_stopped(
     yard: Yard, limits: Limits, command: str, limit: str
