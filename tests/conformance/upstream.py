@@ -11,13 +11,13 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
 from tests.conformance import chat_wire
 from tests.conformance.scenes import Asked, Wire, mark_of, reply
+from tests.support.listening import Listening
 from tests.support.wire_upstream import Reply, error_of, frames_of, message_of
 
 Json = dict[str, Any]
@@ -42,17 +42,14 @@ class Call:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Providers:
+class Providers(Listening):
     """Both of them; `url` is set once it listens. `calls` is by tag, in order of arrival."""
 
     def __init__(self) -> None:
-        self.url = ""
         self.calls: dict[str, list[Call]] = defaultdict(list)
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> Self:
-        """Start listening."""
-        app = web.Application(client_max_size=64 * 1024**2)
+    def routes(self, app: web.Application) -> None:
+        """Both formats, and what became of calls."""
         for path in _PATHS:
             app.router.add_post(path, self._answer)
         app.router.add_post("/v1/messages/count_tokens", _count)
@@ -60,24 +57,6 @@ class Providers:
         app.router.add_get("/v1/models", _models)
         app.router.add_get("/calls/{tag}", self._calls)
         app.router.add_route("*", "/", _nothing)
-        # Without cancellation a handler would not learn that its client is gone.
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop, dropping what still hangs."""
-        if self._runner is not None:
-            await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         wire = _PATHS[request.path]

@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
 from stationmaster.providers.conformance import ENDLESS
 from tests.support import vendor_answers as wire
+from tests.support.listening import Listening
 
 Json = dict[str, Any]
 
@@ -62,38 +62,17 @@ class Answer:
 Respond = Callable[[Call], Answer]
 
 
-class VendorUpstream:
+class VendorUpstream(Listening):
     """Answers in order from `answers` where there are some, else by the request's path."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.answers: list[Answer] = []
         self.models = [MODEL]
-        self.url = ""
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> Self:
-        """Start listening; `url` is then set."""
-        app = web.Application(client_max_size=64 * 1024**2)
+    def routes(self, app: web.Application) -> None:
+        """Whatever is asked."""
         app.router.add_route("*", "/{rest:.*}", self._serve)
-        # Without cancellation a handler would not learn that its client is gone.
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop, dropping what still hangs."""
-        if self._runner is not None:
-            await self._runner.cleanup()
 
     async def closed(self) -> None:
         """Return when the last call's client has gone. Raises where it never does."""

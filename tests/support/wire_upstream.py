@@ -21,6 +21,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.support.listening import Listening
+
 Json = dict[str, Any]
 
 _ERROR_TYPES = {
@@ -226,7 +228,7 @@ def write_run_read(request: Json) -> Reply:
 # --- the server -------------------------------------------------------------------------------
 
 
-class WireUpstream:
+class WireUpstream(Listening):
     """Serves a script on 127.0.0.1, and on a unix socket where `unix` is given.
 
     `unix` is a path, or True for one in a private temporary directory.
@@ -235,34 +237,27 @@ class WireUpstream:
     def __init__(self, script: Script = write_run_read, *, unix: bool | Path = False) -> None:
         self.script = script
         self.calls: list[Call] = []
-        self.url = ""
         self.socket_path: Path | None = None
         self._unix = unix
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._runner: web.AppRunner | None = None
         self._changed = asyncio.Condition()
 
-    async def __aenter__(self) -> Self:
-        """Start listening; `url` is then set."""
-        app = web.Application(client_max_size=64 * 1024**2)
+    def routes(self, app: web.Application) -> None:
+        """Those of the Messages API."""
         app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         app.router.add_route("*", "/{rest:.*}", self._other)
-        # Without cancellation a handler would not learn that its client is gone.
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def __aenter__(self) -> Self:
+        """Start listening; `url` is then set, and `socket_path` where there is one."""
+        await super().__aenter__()
         if self._unix:
             if isinstance(self._unix, Path):
                 self.socket_path = self._unix
             else:
                 # Unix socket paths end at 107 bytes: pytest's directories are too deep.
                 self._directory, self.socket_path = _socket_directory()
-            await web.UnixSite(self._runner, str(self.socket_path)).start()
+            await web.UnixSite(self.runner, str(self.socket_path)).start()
             self.socket_path.chmod(0o666)
         return self
 
@@ -273,8 +268,7 @@ class WireUpstream:
         trace: TracebackType | None,
     ) -> None:
         """Stop, dropping what still hangs."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await super().__aexit__(kind, error, trace)
         if self._directory is not None:
             self._directory.cleanup()
 
