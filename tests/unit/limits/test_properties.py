@@ -19,7 +19,7 @@ from stationmaster.limits.shared import RedisStore
 PERIODS = (60, 1_000, 6_007, 60_000)
 QUICK = settings(max_examples=150, deadline=None)
 SHARED = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -208,7 +208,7 @@ def test_places_never_leak(most: int, steps: list[tuple[str, int]]) -> None:
 def test_both_stores_decide_alike(redis_url: str, data: st.DataObject) -> None:
     # Redis drops what is over by its own time, so the periods outlast the test.
     rate, other = data.draw(rates((600_000, 3_600_007))), data.draw(rates((600_000,)))
-    taken = data.draw(steps)
+    taken = data.draw(edges)
     finishing = data.draw(st.lists(st.integers(0, 20), min_size=len(taken), max_size=len(taken)))
     back = data.draw(st.sampled_from([0.0, 0.0, 3_000.0]))
     asyncio.run(_alike(redis_url, (rate, other), taken, (finishing, back)))
@@ -229,8 +229,9 @@ async def _alike(
         await client.flushall()
         here, there = MemoryStore(clock), RedisStore(client, now=clock.now, lease=1e6)
         held: list[tuple[Grant, Grant]] = []
+        passed: list[tuple[int, int]] = []
         for (pause, amount, ends), used in zip(taken, finishing, strict=True):
-            clock.advance(pause * pair[0].period_ms / 1000)
+            go_on(clock, pair[0], pause, passed)
             if used == 13:
                 clock.advance(-back)
             amounts = (min(amount, 3), amount, 0)
@@ -238,6 +239,7 @@ async def _alike(
             assert _told(one) == _told(two)
             if isinstance(one, Grant) and isinstance(two, Grant):
                 held.append((one, two))
+                passed.append((clock.now(), amount))
             if ends and held:
                 for grant in held.pop(used % len(held)):
                     grant.finish(used, None)
