@@ -11,6 +11,7 @@ from stationmaster.budgets.tables import ledger
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.storage import Database, open_database
 from stationmaster.storage.postgresql import PostgresDatabase
+from tests.support.databases import Databases
 from tests.support.postgres import PostgresServer
 from tests.unit.budgets.support import (
     budget_of,
@@ -137,6 +138,29 @@ async def test_sixty_four_at_once_against_a_budget_for_ten_admit_ten(
     assert all(settled)
     answers = await asyncio.gather(*(budgets.reserve(call(), amount) for _ in range(64)))
     assert sum(isinstance(answer, Reserved) for answer in answers) == 3
+
+
+async def test_servers_at_once_admit_no_more_than_one_would(
+    databases: Databases, clock: ManualClock
+) -> None:
+    """Each decides a batch of its own: it is the budget's row that keeps them apart."""
+    url = databases.url()
+    opened = [databases.open(url) for _ in range(8)]
+    servers = [
+        Budgets(database, clock, instance_id=f"ins_{number}")
+        for number, database in enumerate(opened)
+    ]
+    await open_budget(opened[0], servers[0], "run_1", 1_099)
+    for _ in range(3):
+        calls = [(server, call()) for server in servers for _ in range(8)]
+        answers = await asyncio.gather(*(server.reserve(each, 100) for server, each in calls))
+        admitted = [
+            one for one, answer in zip(calls, answers, strict=True) if isinstance(answer, Reserved)
+        ]
+        assert len(admitted) == 10
+        assert (await budget_of(opened[0], servers[0])).held == 1_000
+        await asyncio.gather(*(server.settle(entry(each, 0)) for server, each in admitted))
+    assert await budget_of(opened[0], servers[0]) == Budget(1_099, 0, 0, None)
 
 
 async def test_budgets_cost_no_trip_more_on_postgresql(
