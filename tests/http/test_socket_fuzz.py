@@ -38,7 +38,8 @@ VALUES = st.recursive(
 MEMBERS = st.dictionaries(
     st.sampled_from(
         ["id", "api_key", "model", "messages", "max_tokens", "temperature", "project_id", "task_id",
-         "after", "description", "timeout", "max_cost", "allow_tools", "on_disconnect", "files"]
+         "session_id", "after", "description", "timeout", "max_cost", "allow_tools",
+         "on_disconnect", "files"]
     ),
     VALUES,
     max_size=5,
@@ -164,8 +165,9 @@ def frames(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 KNOWN = {
-    "accepted", "authenticated", "cancelling", "done", "error", "message", "pong", "queued",
-    "result", "started", "thinking", "thinking_token", "token", "tool_call", "tool_result",
+    "accepted", "authenticated", "cancelling", "done", "error", "following", "message", "pong",
+    "queued", "result", "session_event", "started", "thinking", "thinking_token", "token",
+    "tool_call", "tool_result",
 }  # fmt: skip
 
 

@@ -16,11 +16,16 @@ from websockets.exceptions import InvalidStatus
 from stationmaster.http.shapes.stream import FRAMES
 from stationmaster.http.sockets.stream import PATH
 from stationmaster.kernel.principal import Owner, Principal
-from tests.http.conftest import House, Open
+from tests.http import managed
+from tests.http.conftest import ADMIN, House, Open
 from tests.http.test_authorization_matrix import ROLES, new_key, nobodies
+from tests.support.sdk import sdk
 
 ANY = "any"  # a credential, whatever its scopes
-NEVER = "run_01jd3k00000000000000000000"
+NEVER = {
+    "task_id": "run_01jd3k00000000000000000000",
+    "session_id": "sesn_01jd3k00000000000000000000",
+}
 TALK = [{"role": "user", "content": "Hi."}]
 DENIED = "permission_denied"
 NOBODY = frozenset({"unauthenticated", "invalid_api_key", "expired_api_key"})
@@ -29,7 +34,7 @@ UNAUTHENTICATED = 4001
 
 @dataclass(frozen=True)
 class Row:
-    """What an action needs, and its frame. `of` names the field with a task's id."""
+    """What an action needs, and its frame. `of` names the field with the id of what is ours."""
 
     scope: str
     frame: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +49,7 @@ ROWS: Mapping[str, Row] = {
     "agentic_task": Row("write:tasks", {"description": "Do it."}),
     "start_task": Row("write:tasks", {"description": "Do it."}),
     "resume": Row("read:tasks", of="task_id"),
+    "follow": Row("read:sessions", of="session_id"),
     "cancel": Row("write:tasks", of="task_id"),
 }
 
@@ -58,18 +64,23 @@ async def unlimited(open_house: Open) -> AsyncIterator[House]:
         yield opened
 
 
-def frame_of(name: str, key: str | None, task_id: str = NEVER) -> dict[str, Any]:
+def frame_of(name: str, key: str | None, ours: Mapping[str, str] = NEVER) -> dict[str, Any]:
     row = ROWS[name]
     frame: dict[str, Any] = {"type": name, **row.frame}
     if row.of is not None:
-        frame[row.of] = task_id
+        frame[row.of] = ours[row.of]
     if key is not None and row.keyed:
         frame["api_key"] = key
     return frame
 
 
 async def answer(
-    house: House, name: str, *, header: str | None = None, in_frame: str | None = None, **of: str
+    house: House,
+    name: str,
+    *,
+    header: str | None = None,
+    in_frame: str | None = None,
+    ours: Mapping[str, str] = NEVER,
 ) -> tuple[dict[str, Any], int | None]:
     """The first frame that answers the action, and the code that the socket was closed with."""
     headers = {"authorization": f"Bearer {header}"} if header else {}
@@ -77,7 +88,7 @@ async def answer(
     async with connect(url, additional_headers=headers, proxy=None) as socket:
         if name == "auth" and in_frame is None:
             in_frame = header
-        await socket.send(json.dumps(frame_of(name, in_frame, **of)))
+        await socket.send(json.dumps(frame_of(name, in_frame, ours)))
         told = json.loads(await socket.recv())
         if header is None and told["type"] == "error":
             await socket.wait_closed()
@@ -151,10 +162,13 @@ async def test_each_single_scope_opens_its_actions_and_no_others(
 
 async def test_another_tenant_finds_nothing_of_ours(unlimited: House) -> None:
     task_id = await unlimited.submit()
+    async with sdk(unlimited.url, ADMIN) as client:
+        session = await managed.talk(client)
+    here = {"task_id": task_id, "session_id": session.id}
     tenant = await unlimited.client.post("/api/admin/organizations", json={"name": "Two"})
     key = tenant.json()["key"]
     for name in (name for name, row in ROWS.items() if row.of is not None):
-        ours, _ = await answer(unlimited, name, header=key, task_id=task_id)
-        never, _ = await answer(unlimited, name, header=key, task_id=NEVER)
+        ours, _ = await answer(unlimited, name, header=key, ours=here)
+        never, _ = await answer(unlimited, name, header=key)
         assert ours == never, name
         assert ours["code"] == "not_found"

@@ -66,6 +66,16 @@ class ResumeFrame(Request):
     after: Annotated[int, Field(ge=0, le=MAX_SEQ)] = 0
 
 
+class FollowFrame(Request):
+    """Follow a session: its events after the number `after`, or else what comes next."""
+
+    type: Literal["follow"]
+    id: RequestId = None
+    api_key: Key = None
+    session_id: Annotated[str, Field(max_length=64)]
+    after: Annotated[int | None, Field(ge=0, le=MAX_SEQ)] = None
+
+
 class CancelFrame(Request):
     """Ask a task to stop."""
 
@@ -82,7 +92,7 @@ class PingFrame(Request):
     id: RequestId = None
 
 
-Frame = AuthFrame | ChatFrame | TaskFrame | ResumeFrame | CancelFrame | PingFrame
+Frame = AuthFrame | ChatFrame | TaskFrame | ResumeFrame | FollowFrame | CancelFrame | PingFrame
 
 FRAMES: dict[str, type[Frame]] = {
     "auth": AuthFrame,
@@ -90,6 +100,7 @@ FRAMES: dict[str, type[Frame]] = {
     "agentic_task": TaskFrame,
     "start_task": TaskFrame,
     "resume": ResumeFrame,
+    "follow": FollowFrame,
     "cancel": CancelFrame,
     "ping": PingFrame,
 }

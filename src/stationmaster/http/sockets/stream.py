@@ -1,4 +1,4 @@
-"""`/v1/stream`: chats and tasks over one WebSocket, several at a time.
+"""`/v1/stream`: chats, tasks and sessions over one WebSocket, several at a time.
 
 A client says who it is in the handshake (see `credentials`) or in its first frame; then each frame
 is a request, answered by frames that carry its `id`. A task goes on when its socket closes, unless
@@ -25,6 +25,7 @@ from stationmaster.http.shapes.stream import (
     AuthFrame,
     CancelFrame,
     ChatFrame,
+    FollowFrame,
     Frame,
     PingFrame,
     ResumeFrame,
@@ -34,6 +35,7 @@ from stationmaster.http.sockets.chat import chat_frames
 from stationmaster.http.sockets.connection import Close, ClosedError, Socket, error_frame
 from stationmaster.http.sockets.credentials import Who, by_handshake, offered, with_key
 from stationmaster.http.sockets.frames import TaskFrames, result_frame
+from stationmaster.http.sockets.sessions import session_frames, start_of
 from stationmaster.http.streams import StalledError, race
 from stationmaster.http.task_request import check_project, files_of, options_of
 from stationmaster.http.wire.exchange import Receive, Scope, Send
@@ -59,6 +61,7 @@ _KINDS: dict[str, Kind] = {
     "agentic_task": "tasks",
     "start_task": "tasks",
     "resume": "read",
+    "follow": "read",
     "cancel": "write",
 }
 
@@ -232,6 +235,9 @@ class _Talk:
                 after = frame.after
                 await self._services.runs.events(principal, frame.task_id, after=after, limit=1)
                 self._spawn(frame.id, self._follow(principal, frame.task_id, after, frame.id))
+            case FollowFrame():
+                start = await start_of(self._services, principal, frame.session_id, frame.after)
+                self._spawn(frame.id, self._session(principal, frame, start))
             case TaskFrame():
                 self._spawn(frame.id, self._task(principal, frame))
 
@@ -277,6 +283,14 @@ class _Talk:
     async def _chat(self, principal: Principal, frame: ChatFrame) -> None:
         address = address_of(self._scope)
         made = chat_frames(self._services.gateway, principal, frame, address=address)
+        async with aclosing(made) as frames:
+            async for told in frames:
+                await self._socket.write({**told, **_named(frame.id)})
+
+    async def _session(self, principal: Principal, frame: FollowFrame, after: int) -> None:
+        told = {"type": "following", "session_id": frame.session_id, "seq": after}
+        await self._socket.write({**told, **_named(frame.id)})
+        made = session_frames(self._services, principal, frame.session_id, after, idle=POLL_S)
         async with aclosing(made) as frames:
             async for told in frames:
                 await self._socket.write({**told, **_named(frame.id)})

@@ -88,7 +88,7 @@ class SessionStream(Response):
         await out.piece(b"", last=True)
 
     async def _pump(self, out: BoundedSend) -> None:
-        idle = min(self._services.options.keepalive, POLL_S)
+        idle, last = min(self._services.options.keepalive, POLL_S), 0
         async with aclosing(self._follow(idle)) as items:
             async for item in items:
                 match item:
@@ -104,7 +104,11 @@ class SessionStream(Response):
                         shown = event_view(item)
                         if shown is not None:
                             self._previews.over(item)
-                            await out.piece(frame(item.event.type, shown, item.event.seq))
+                            # A message that is told again when its turn begins is no cursor: by
+                            # its number a reader would be told all that came since once more.
+                            seq = item.event.seq if item.event.seq > last else None
+                            last = max(last, item.event.seq)
+                            await out.piece(frame(item.event.type, shown, seq))
                         if item.event.type == DELETED:
                             return
 
