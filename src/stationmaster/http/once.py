@@ -163,8 +163,8 @@ class Once:
             else:
                 await keys.fail(attempt)
         except Unavailable as error:
-            # Its client gets its answer. The key says that it is in use until this server ends.
-            log.error("What a request was answered could not be kept.", code=error.error_code)
+            # Its client gets its answer. The key says that it is in use until this is written.
+            log.error("What a request was answered is kept later.", code=error.error_code)
 
 
 class _Heard:

@@ -1,7 +1,9 @@
 """The verbs on keys: begin, finish, give up, sweep."""
 
+import asyncio
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from stationmaster.idempotency.attempt import Attempt, KeyInUse, KeyReused, Repl
 from stationmaster.idempotency.tables import idempotency_keys
 from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import Conflict, Invalid
+from stationmaster.kernel.errors import Conflict, Invalid, Unavailable
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.storage import Database, Transaction
@@ -25,6 +27,7 @@ from stationmaster.storage.sweeping import sweep
 MAX_LENGTH = 255
 LIFE_MS = 24 * 3600 * 1000
 MAX_REPLY_BYTES = 1024 * 1024
+AGAIN_S = 1.0  # until what the database did not take is told to it again
 
 _PRINTABLE = re.compile(rf"[\x20-\x7e]{{1,{MAX_LENGTH}}}")
 
@@ -77,6 +80,7 @@ class IdempotencyKeys:
         self._clock = clock
         self._sealer = sealer
         self._instances = instances
+        self._owed: set[asyncio.Task[None]] = set()
 
     async def begin(self, place: Place, fingerprint: str) -> Attempt | Reply:
         """The right to run the request, or what it was answered when it ran.
@@ -87,9 +91,14 @@ class IdempotencyKeys:
         (`idempotency_reply_not_kept`).
         """
         attempt = Attempt(place.id, new_id("try"))
-        earlier = await self._database.write(
-            lambda tx: self._enter(tx, place, fingerprint, attempt)
-        )
+        try:
+            earlier = await self._database.write(
+                lambda tx: self._enter(tx, place, fingerprint, attempt)
+            )
+        except Unavailable as error:
+            if error.error_code == "commit_unknown":  # the key may be taken: nobody would free it
+                self._owe(lambda tx: _give_up(tx, attempt))
+            raise
         return attempt if earlier is None else self._reply(*earlier, fingerprint)
 
     def _enter(
@@ -151,39 +160,63 @@ class IdempotencyKeys:
         return Reply(row.status, kept.headers, kept.body)
 
     async def finish(self, attempt: Attempt, reply: Reply) -> None:
-        """Keep the reply: from now on it is what the key answers."""
+        """Keep the reply: from now on it is what the key answers.
+
+        This and the other two ends raise `Unavailable` where the database does not take it. It is
+        told again until it does: the key would be in use for as long as this server lives.
+        """
         attempt.end()
         kept = msgspec.json.encode(_Kept(reply.headers, reply.body))
         sealed = self._sealer.seal(kept, purpose=_purpose(attempt.row_id))
         done = {"state": "done", "status": reply.status, "reply": sealed, "instance_id": None}
-        await self._database.write(
+        await self._settle(
             lambda tx: tx.execute(update(idempotency_keys).where(*_of(attempt)).values(**done))
         )
 
     async def fail(self, attempt: Attempt) -> None:
         """The request came to no good end: where nothing of it was committed, the key is free."""
         attempt.end()
-
-        def verb(tx: Transaction) -> None:
-            untouched = tx.execute(
-                delete(idempotency_keys).where(*_of(attempt), idempotency_keys.c.state == "running")
-            )
-            if not untouched.rowcount:
-                tx.execute(update(idempotency_keys).where(*_of(attempt)).values(instance_id=None))
-
-        await self._database.write(verb)
+        await self._settle(lambda tx: _give_up(tx, attempt))
 
     async def release(self, attempt: Attempt) -> None:
         """The request was refused: the key is free, whatever was written down about that."""
         attempt.end()
-        await self._database.write(
-            lambda tx: tx.execute(delete(idempotency_keys).where(*_of(attempt)))
-        )
+        await self._settle(lambda tx: tx.execute(delete(idempotency_keys).where(*_of(attempt))))
+
+    async def _settle(self, verb: Callable[[Transaction], object]) -> None:
+        try:
+            await self._database.write(verb)
+        except Unavailable:
+            self._owe(verb)
+            raise
+
+    def _owe(self, verb: Callable[[Transaction], object]) -> None:
+        """Tell the database later. Where this server stops before, others see that by its lease."""
+        task = asyncio.create_task(self._pay(verb), name="idempotency-owed")
+        self._owed.add(task)
+        task.add_done_callback(self._owed.discard)
+
+    async def _pay(self, verb: Callable[[Transaction], object]) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                await self._database.write(verb)
+            except Unavailable:
+                continue
+            return
 
     async def sweep(self) -> int:
         """Delete the keys that have had their day; return how many. Idempotent."""
         over = idempotency_keys.c.expires_at <= self._clock.now()
         return await sweep(self._database, idempotency_keys, over)
+
+
+def _give_up(tx: Transaction, attempt: Attempt) -> None:
+    untouched = tx.execute(
+        delete(idempotency_keys).where(*_of(attempt), idempotency_keys.c.state == "running")
+    )
+    if not untouched.rowcount:
+        tx.execute(update(idempotency_keys).where(*_of(attempt)).values(instance_id=None))
 
 
 def _of(attempt: Attempt) -> tuple[Any, Any]:

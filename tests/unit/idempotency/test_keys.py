@@ -5,17 +5,26 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from stationmaster.idempotency import Attempt, IdempotencyKeys, KeyInUse, KeyReused, Place, Reply
+from stationmaster.idempotency import (
+    Attempt,
+    IdempotencyKeys,
+    KeyInUse,
+    KeyReused,
+    Place,
+    Reply,
+    keys,
+)
 from stationmaster.idempotency.keys import LIFE_MS
 from stationmaster.idempotency.tables import idempotency_keys
 from stationmaster.jobs import Instances
 from stationmaster.jobs.tables import jobs
 from stationmaster.kernel.clock import ManualClock
-from stationmaster.kernel.errors import Conflict, Invalid
+from stationmaster.kernel.errors import Conflict, Invalid, Unavailable
 from stationmaster.kernel.principal import Owner
 from stationmaster.storage import Database, Transaction, accompanied
 from stationmaster.storage.sealing import Sealer
 from tests.support.core import ALICE, principal
+from tests.support.faulty import FaultyDatabase
 
 LEASE = 10.0
 REPLY = Reply(201, (("content-type", "application/json"),), b'{"key":"sm-secret"}')
@@ -175,6 +184,62 @@ async def test_a_crash_after_a_commit_is_not_done_again(server: Server, clock: M
     with pytest.raises(Conflict) as refused:
         await server.keys.begin(PLACE, "same")
     assert refused.value.error_code == "idempotency_outcome_unknown"
+
+
+@pytest.fixture
+async def faulty(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> tuple[FaultyDatabase, Server]:
+    """A server whose database goes away when told to, and which soon tells it again."""
+    monkeypatch.setattr(keys, "AGAIN_S", 0.01)
+    between = FaultyDatabase(database)
+    made = Server(between, clock)
+    await made.instances.register()
+    return between, made
+
+
+async def until_free(server: Server) -> Attempt | Reply:
+    """What a client gets that comes again for as long as its key is in use."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await server.keys.begin(PLACE, "same")
+            except KeyInUse:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["answered", "refused", "failed"])
+async def test_an_end_that_the_database_does_not_take_is_told_again(
+    faulty: tuple[FaultyDatabase, Server], end: str
+) -> None:
+    database, server = faulty
+    attempt = await server.begin()
+    database.away = True
+    ending = {
+        "answered": server.keys.finish(attempt, REPLY),
+        "refused": server.keys.release(attempt),
+        "failed": server.keys.fail(attempt),
+    }
+    with pytest.raises(Unavailable):
+        await ending.pop(end)
+    for other in ending.values():
+        other.close()
+    refused = database.refused
+    while database.refused == refused:  # it is told again, and is still away
+        await asyncio.sleep(0.01)
+    database.away = False
+    found = await until_free(server)
+    assert (found == REPLY) is (end == "answered")
+
+
+async def test_a_key_whose_taking_is_in_doubt_comes_free(
+    faulty: tuple[FaultyDatabase, Server],
+) -> None:
+    database, server = faulty
+    database.lose_answers = 1
+    with pytest.raises(Unavailable):
+        await server.begin()
+    assert isinstance(await until_free(server), Attempt)
 
 
 async def test_what_a_request_leaves_behind_marks_nothing(server: Server) -> None:
