@@ -1,6 +1,6 @@
 # Everything a developer does, one word each. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check coverage format bench docs lock audit clean
+.PHONY: help setup demo serve test chaos check coverage format bench docs lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ serve: setup ## Start the server
 
 test: setup ## Run the tests; what needs a missing service is skipped by name
 	@scripts/test
+
+chaos: setup ## Play faults against a cluster and check what it promised: make chaos FAULTS=100 SEED=7
+	@.venv/bin/python -m tests.chaos --faults $(or $(FAULTS),50) $(if $(SEED),--seed $(SEED))
 
 check: setup ## Everything CI checks: format, lint, types, imports, docs, then the tests
 	@scripts/check

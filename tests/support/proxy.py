@@ -10,14 +10,19 @@ class Proxy:
     """Passes connections on to `host:port`.
 
     While `dropping`, whatever either side sends is lost without a word, and new connections are
-    taken and never answered. `rewrite` may change what the server says.
+    taken and never answered. While stalled (`stall`, `flow`) it comes late instead: all that was
+    sent is passed on at the end, as after a network's outage. `delay` is how much later each piece
+    arrives, in seconds. `rewrite` may change what the server says.
     """
 
     def __init__(
         self, port: int, host: str = "127.0.0.1", *, rewrite: Callable[[bytes], bytes] | None = None
     ) -> None:
         self.dropping = False
+        self.delay = 0.0
         self.port = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._target = (host, port)
         self._rewrite = rewrite or bytes
         self._server: asyncio.Server | None = None
@@ -43,6 +48,14 @@ class Proxy:
         for writer in self._open:
             writer.transport.abort()
 
+    def stall(self) -> None:
+        """Pass nothing on until `flow`."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        """Pass on what has come meanwhile, and what comes."""
+        self._flows.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         there: asyncio.StreamWriter | None = None
@@ -67,6 +80,9 @@ class Proxy:
         change: Callable[[bytes], bytes],
     ) -> None:
         while data := await reader.read(65536):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await self._flows.wait()
             if not self.dropping:
                 writer.write(change(data))
                 await writer.drain()
