@@ -34,6 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     "prometheus_client": {"telemetry"},
     "pwdlib": {"access"},
     "pydantic": {"http", "settings"},
+    "re2": {"calls"},
     "redis": {"cache", "limits", "live"},
     "rich": {"cli"},
     "sqlalchemy": {
@@ -43,6 +44,7 @@ LIBRARIES: dict[str, set[str]] = {
         "jobs",
         "access",
         "budgets",
+        "calls",
         "files",
         "idempotency",
         "responses",

@@ -5,6 +5,7 @@ want of a right and not for a wrong field. What a caller must be answered follow
 from the caller's scopes. A new route without a row fails the first test.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,12 @@ ROWS: Mapping[str, Row] = {
     "GET /api/cache/stats": Row("read:usage"),
     "DELETE /api/cache": Row("write:messages"),
     "GET /v1/models/{model}": Row(ANY),
+    "GET /v1/calls": Row("admin:calls"),
+    "DELETE /v1/calls": Row("admin:calls"),
+    "GET /v1/calls/{call_id}": Row("admin:calls"),
+    "DELETE /v1/calls/{call_id}": Row("admin:calls"),
+    "GET /api/admin/projects/{project_id}/call-policy": Row(ORGANIZATION),
+    "PUT /api/admin/projects/{project_id}/call-policy": Row(ORGANIZATION, {"enabled": False}),
     "POST /v1/batch": Row("write:messages", {"prompts": [{"prompt": "x"}]}),
     "POST /v1/messages/batches": Row(
         "write:messages", {"requests": [{"custom_id": "a", "params": CALL}]}
@@ -337,6 +344,8 @@ NEVER = {
     "resource_id": f"sesrsc_{ULID}",
     "file_id": f"file_{ULID}",
     "batch_id": f"msgbatch_{ULID}",
+    "call_id": f"call_{ULID}",
+    "project_id": f"proj_{ULID}",
     "workspace_id": f"proj_{ULID}",
     "model": "haiku",
     "response_id": "resp_never",
@@ -530,6 +539,7 @@ async def made_here(house: House) -> dict[str, str]:
     account = await post(f"{here}/service_accounts", name="mine")
     user = await post("/api/admin/users", email="a@example.org", name="A")
     invite = await post(f"{here}/invites", email="c@example.org", role="user")
+    call_id = await _kept(house)
     of_user = await post("/api/admin/keys", name="of-user", user_id=user["id"])
     asked = await house.client.post(
         f"{here}/spend_limit_increase_requests", json={}, headers=house.as_key(of_user["key"])
@@ -551,11 +561,24 @@ async def made_here(house: House) -> dict[str, str]:
         "file_id": file["id"],
         "batch_id": batch["id"],
         "response_id": response["id"],
+        "call_id": call_id,
+        "project_id": workspace["id"],
         "workspace_id": workspace["id"],
         "service_account_id": account["id"],
         "rate_limit_id": "rlmt_default",
         "spend_limit_increase_request_id": asked.json()["id"],
     }
+
+
+async def _kept(house: House) -> str:
+    """A call whose words are kept."""
+    policy = "/api/admin/projects/proj_default/call-policy"
+    (await house.client.put(policy, json={"enabled": True})).raise_for_status()
+    (await house.client.post("/v1/messages", json=CALL)).raise_for_status()
+    async with asyncio.timeout(20):
+        while not (found := (await house.client.get("/v1/calls")).json()["calls"]):
+            await asyncio.sleep(0.02)
+    return str(found[0]["id"])
 
 
 async def test_another_tenant_finds_nothing_of_ours(unlimited: House) -> None:

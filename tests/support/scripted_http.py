@@ -83,7 +83,7 @@ class ScriptedServer:
                 self.wfile.write(given.body)
                 self.close_connection = self.close_connection or given.cut
 
-            do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - names of the base class
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - names of the base class
 
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""

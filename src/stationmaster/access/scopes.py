@@ -40,6 +40,7 @@ SCOPES = MappingProxyType(
         "admin:keys": "Make, change, rotate and revoke the project's keys.",
         "admin:members": "Manage users, invites and members of projects.",
         "admin:organization": "Manage the organisation: projects, service accounts, limits.",
+        "admin:calls": "Read and delete what models were asked and answered, where it is kept.",
         "admin:audit": "Read and export the audit log.",
         "admin:server": "See the parts of the server and how they fare.",
         "own:organization": "Give and take the roles of owners and admins.",

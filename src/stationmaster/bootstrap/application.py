@@ -18,6 +18,7 @@ from stationmaster.batches.prompts import PromptPool
 from stationmaster.bootstrap import background, batching, identity, money, parts
 from stationmaster.bootstrap.caching import Caching, caching
 from stationmaster.bootstrap.conversing import conversing, seats
+from stationmaster.bootstrap.kept_calls import KeptCalls, kept_calls
 from stationmaster.bootstrap.limiting import Limiting, limiting
 from stationmaster.bootstrap.modelling import Modelling
 from stationmaster.bootstrap.observing import (
@@ -34,6 +35,7 @@ from stationmaster.bootstrap.readiness import Readiness
 from stationmaster.bootstrap.roles import Duties, duties
 from stationmaster.budgets import Reports
 from stationmaster.cache import AnswerCache
+from stationmaster.calls import CallKeeper
 from stationmaster.gateway import Gateway, Models
 from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Component, Services
@@ -141,8 +143,9 @@ async def running(
         seated = seats(core, pool, offers, _surroundings(settings, endpoints))
         worker = _worker(core, settings, agent=agent, claims=claims, seated=seated, one_job=one_job)
         core.resolver.tag_runs(worker.tags_of)
+        measure(core.metrics, agent, worker)
         limits = limiting(stack, settings, core.clock, core.metrics, core.news.redis)
-        cached = await caching(core, settings)
+        cached, kept = await caching(core, settings), await kept_calls(core, redactor)
         readiness, keeper = Readiness(), _keeper(core, settings)
         traffic = Traffic(CallMetrics(core.metrics, worker))
         services = _services(
@@ -157,6 +160,7 @@ async def running(
             pool=pool,
             limits=limits,
             cached=cached,
+            kept=kept,
             offers=offers,
             seated=seated,
             readiness=readiness,
@@ -168,13 +172,8 @@ async def running(
             core, services, executor, claims, worker, pool, seated, limits, readiness, keeper
         )
         reread = asyncio.Event()
-        more = {
-            "models": partial(modelling.watch, services.gateway, reread),
-            "upstreams": partial(modelling.tell, services.gateway, core.metrics),
-        }
-        if cached is not None:
-            more["cache"] = partial(cached.run)
-        await background.start(stack, beside, does, settings.health_check_interval, more)
+        also = _also(core, services.gateway, modelling, reread, kept=kept, cached=cached)
+        await background.start(stack, beside, does, settings.health_check_interval, also)
         yield Application(
             services=services,
             does=does,
@@ -220,6 +219,26 @@ def _besides(
     """What `/health` names beside the parts that every server has."""
     kept = () if cached is None else (cached.component,)
     return (limits.component, models, *core.news.components, *keeps, *kept)
+
+
+def _also(
+    core: Core,
+    gateway: Gateway,
+    modelling: Modelling,
+    reread: asyncio.Event,
+    *,
+    kept: KeptCalls,
+    cached: Caching | None,
+) -> dict[str, background.Work]:
+    """What the gateway needs done beside the requests."""
+    work: dict[str, background.Work] = {
+        "models": partial(modelling.watch, gateway, reread),
+        "upstreams": partial(modelling.tell, gateway, core.metrics),
+        "kept_calls": kept.writer.run,
+    }
+    if cached is not None:
+        work["cache"] = cached.run
+    return work
 
 
 def _keeper(core: Core, settings: Settings) -> Lease:
@@ -302,6 +321,7 @@ def _services(
     pool: Pool,
     limits: Limiting,
     cached: Caching | None,
+    kept: KeptCalls,
     offers: Offers,
     seated: Seats,
     readiness: Readiness,
@@ -312,10 +332,8 @@ def _services(
     runs = _runs(core, settings, agent, Kits(definitions, offers))
     talks = conversing(core, settings, offers, seated)
     defined = money.definitions(core, runs)
-    measure(core.metrics, agent, worker)
-    sockets = _places(core, settings)
     cache = None if cached is None else cached.cache
-    gateway = _gateway(core, models, traffic, limits, cache)
+    gateway = _gateway(core, models, traffic, limits, cache=cache, keeper=kept.writer)
     return Services(
         options=parts.http_options(settings),
         clock=core.clock,
@@ -341,6 +359,7 @@ def _services(
         spend_requests=money.requests(core, defined),
         gateway=gateway,
         cache=cache,
+        calls=kept.calls,
         prompts=PromptPool(gateway, workers=settings.batch_workers),
         audit=core.record.audit,
         refusals=core.record.refusals,
@@ -365,7 +384,7 @@ def _services(
             also=also,
         ),
         not_ready_because=readiness,
-        sockets=sockets,
+        sockets=_places(core, settings),
         one_job=one_job,
         stopping=asyncio.Event(),
     )
@@ -384,7 +403,13 @@ def _responses(core: Core, settings: Settings) -> Responses:
 
 
 def _gateway(
-    core: Core, models: Models, traffic: Traffic, limits: Limiting, cache: AnswerCache | None
+    core: Core,
+    models: Models,
+    traffic: Traffic,
+    limits: Limiting,
+    *,
+    cache: AnswerCache | None,
+    keeper: CallKeeper,
 ) -> Gateway:
     return Gateway(
         models=models,
@@ -393,6 +418,7 @@ def _gateway(
         clock=core.clock,
         limiter=limits.limiter,
         cache=cache,
+        keeper=keeper,
     )
 
 

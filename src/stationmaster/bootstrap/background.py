@@ -132,6 +132,7 @@ def _periodic(given: Parts) -> dict[str, Work]:
                 await core.stored_files.sweep()
                 await services.idempotency.sweep()
                 await services.responses.sweep()
+                await services.calls.sweep()
                 await services.batches.sweep()
                 await services.spend_requests.sweep()
             await asyncio.sleep(SWEEP_S)

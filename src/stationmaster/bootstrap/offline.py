@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stationmaster.access.jwt_keys import SigningKeys
 from stationmaster.audit import Chains, Keyring
 from stationmaster.bootstrap.identity import MINUTE_S, sealer_of
+from stationmaster.calls import Calls
 from stationmaster.kernel.clock import SystemClock
 from stationmaster.kernel.errors import Conflict
 from stationmaster.migrations import HEAD, current
@@ -23,6 +24,7 @@ class Vault:
     keyring: Keyring
     signing_keys: SigningKeys
     responses: Responses
+    calls: Calls
 
     async def reseal(self) -> int:
         """Seal with the present key what an older one sealed; return how many values."""
@@ -30,6 +32,7 @@ class Vault:
             await self.keyring.reseal()
             + await self.signing_keys.reseal()
             + await self.responses.reseal()
+            + await self.calls.reseal()
         )
 
 
@@ -55,6 +58,7 @@ async def vault(settings: Settings) -> AsyncIterator[Vault]:
         lifetime = settings.access_token_expire_minutes * MINUTE_S
         keys = SigningKeys(database, sealer, clock, token_lifetime=lifetime)
         kept = Responses(database, clock, sealer, lifetime=settings.responses_retention)
-        yield Vault(Chains(database, keyring, clock), keyring, keys, kept)
+        calls = Calls(database, clock, sealer)
+        yield Vault(Chains(database, keyring, clock), keyring, keys, kept, calls)
     finally:
         await database.close()

@@ -14,6 +14,7 @@ from stationmaster.cli import (
     batches,
     budgets,
     cache,
+    calls,
     chat,
     check,
     copy_database,
@@ -84,6 +85,7 @@ def build() -> typer.Typer:
     app.command("usage")(usage.usage)
     app.add_typer(_budgets(), name="budgets")
     app.add_typer(_cache(), name="cache")
+    app.add_typer(_calls(), name="calls")
     app.add_typer(_ledger(), name="ledger")
     app.command("migrate")(migrate.migrate)
     app.command("copy-database")(copy_database.copy_database)
@@ -193,6 +195,15 @@ def _cache() -> typer.Typer:
     group = _group("Look at the response cache, and clear it.")
     group.command("stats")(cache.stats)
     group.command("clear")(cache.clear)
+    return group
+
+
+def _calls() -> typer.Typer:
+    group = _group("Read what was said in calls, where a project keeps it, and choose whether.")
+    group.command("list")(calls.list_calls)
+    group.command("show")(calls.show)
+    group.command("delete")(calls.delete)
+    group.command("policy")(calls.policy)
     return group
 
 

@@ -98,11 +98,10 @@ class CachedCall(GatewayCall):
         else:
             self._recorded = bytearray()
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """See `GatewayCall`."""
+    def _told(self) -> AsyncGenerator[bytes, None]:
         if self._found is not None:
             return _pieces(self._found.body)
-        return super().chunks() if self._recorded is None else self._recording(self._recorded)
+        return super()._told() if self._recorded is None else self._recording(self._recorded)
 
     async def aclose(self) -> None:
         """See `GatewayCall`. Whoever waits for this one's answer asks for himself."""
@@ -140,7 +139,7 @@ class CachedCall(GatewayCall):
         return self.entry is not None and self.entry.outcome == "complete"
 
     async def _recording(self, recorded: bytearray) -> AsyncGenerator[bytes, None]:
-        async with aclosing(super().chunks()) as chunks:
+        async with aclosing(super()._told()) as chunks:
             async for chunk in chunks:
                 if self._recorded is not None:
                     recorded += chunk

@@ -6,6 +6,7 @@ import structlog
 
 from stationmaster.budgets.entry import CallContext, LedgerEntry
 from stationmaster.gateway.attempt import Attempt
+from stationmaster.gateway.tape import Tape
 from stationmaster.gateway.upstreams import AGAIN, UpstreamOf, told_not_to
 from stationmaster.kernel.errors import StationmasterError, Unavailable, Upstream
 from stationmaster.limits.grant import NOTHING
@@ -34,6 +35,7 @@ class GatewayCall:
         self._following = following
         self._finished = False
         self.engaged: Sequence[UpstreamOf] = ()
+        self.tape: Tape | None = None
 
     @property
     def context(self) -> CallContext:
@@ -128,6 +130,10 @@ class GatewayCall:
         The call is settled before the bytes that end the answer are yielded, so that whoever has
         seen the end finds it in the ledger. Raises `Upstream` where the stream breaks off.
         """
+        told = self._told()
+        return told if self.tape is None else self.tape.recording(told)
+
+    def _told(self) -> AsyncGenerator[bytes, None]:
         return self._attempt.chunks()
 
     async def aclose(self) -> None:
@@ -143,6 +149,8 @@ class GatewayCall:
                 for upstream in self.engaged:
                     upstream.disengage()
                 self._finish_grant()
+                if self.tape is not None:
+                    self.tape.end(self.context, self.entry, self.body)
 
     def _finish_grant(self) -> None:
         entry = self.entry

@@ -10,6 +10,7 @@ import structlog
 from stationmaster.budgets.definition import check_tags
 from stationmaster.budgets.entry import CallContext
 from stationmaster.cache import AnswerCache
+from stationmaster.calls import CallKeeper
 from stationmaster.gateway.abilities import able
 from stationmaster.gateway.admission import Admission, Candidate, countable
 from stationmaster.gateway.attempt import Attempt, Services, check_credentials, read_whole
@@ -25,6 +26,7 @@ from stationmaster.gateway.openai_usage import UsageFilter
 from stationmaster.gateway.ports import CallObserver, Meter
 from stationmaster.gateway.pricing import Pricing, Rates
 from stationmaster.gateway.routing import Models, Target
+from stationmaster.gateway.tape import Tape
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Denied, Invalid, NotFound, Upstream
 from stationmaster.kernel.ids import new_id
@@ -92,8 +94,10 @@ class Gateway:
         clock: Clock,
         limiter: Limiter | None = None,
         cache: AnswerCache | None = None,
+        keeper: CallKeeper | None = None,
     ) -> None:
         self._models = models
+        self._keeper = keeper
         self._cache = cache
         self._limiter = limiter
         self._services = Services(models.pricing, meter, observer, clock)
@@ -170,6 +174,9 @@ class Gateway:
             grant.finish(0, 0)
             raise
         call.grant = grant
+        keeper = self._keeper
+        if keeper is not None and keeper.wants(principal.owner, of_run=principal.kind == "run"):
+            call.tape = Tape(keeper, operation, raw)
         return call
 
     async def _hold(self, asked: "_Asked", provider: str | None, wish: Wish | None) -> GatewayCall:

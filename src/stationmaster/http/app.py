@@ -25,6 +25,7 @@ from stationmaster.http.routes import (
     batch,
     budgets,
     cache,
+    calls,
     capabilities,
     clients,
     directory,
@@ -75,6 +76,7 @@ ROUTES = (
     execute,
     batch,
     cache,
+    calls,
     tickets,
     server,
 )

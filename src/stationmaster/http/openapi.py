@@ -26,6 +26,7 @@ TAGS = [
     {"name": "artifacts", "description": "What an agent made of it."},
     {"name": "models", "description": "Model calls, in Anthropic's and OpenAI's formats."},
     {"name": "batches", "description": "Many calls of models, made when there is room."},
+    {"name": "calls", "description": "What was said in calls, where a project keeps it."},
     {"name": "cache", "description": "Answers of models that are kept."},
     {"name": "approvals", "description": "Calls of tools that wait for somebody."},
     {"name": "capabilities", "description": "What agents can be given."},

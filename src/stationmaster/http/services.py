@@ -17,6 +17,7 @@ from stationmaster.batches import Batches
 from stationmaster.batches.prompts import PromptPool
 from stationmaster.budgets import Definitions, Reports, SpendRequests
 from stationmaster.cache import AnswerCache
+from stationmaster.calls import Calls
 from stationmaster.files import Files
 from stationmaster.gateway import Gateway
 from stationmaster.http.one_job import OneJob
@@ -97,6 +98,8 @@ class Services:
     gateway: Gateway
     cache: AnswerCache | None
     """Of answers of models, where it is on."""
+    calls: Calls
+    """That projects keep, with what was said in them."""
     audit: Audit
     refusals: Refusals
     sign_ins: SignIns

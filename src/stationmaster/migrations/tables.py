@@ -4,6 +4,7 @@ import stationmaster.access.tables
 import stationmaster.audit.tables
 import stationmaster.batches.tables
 import stationmaster.budgets.tables
+import stationmaster.calls.tables
 import stationmaster.events.tables
 import stationmaster.files.tables
 import stationmaster.idempotency.tables

@@ -165,6 +165,13 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._kept_calls = Counter(
+            "kept_calls_total",
+            "Calls of projects that keep theirs: kept, dropped where the queue was full, or failed"
+            " where one could not be redacted.",
+            ("result",),
+            registry=registry,
+        )
         self._cache_bytes = Gauge(
             "cache_size_bytes", "What kept answers take.", ("tier",), registry=registry
         )
@@ -316,6 +323,10 @@ class Metrics:
     def cache_lookup(self, *, hit: bool) -> None:
         """Count one question to the response cache."""
         self._cache_lookups.labels("hit" if hit else "miss").inc()
+
+    def call_kept(self, result: str) -> None:
+        """Count one call that was to be kept."""
+        self._kept_calls.labels(result).inc()
 
     def cache_size(self, tier: str, *, entries: int, size: int) -> None:
         """Tell what a tier of the response cache keeps; `size` in bytes."""
