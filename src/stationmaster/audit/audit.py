@@ -123,6 +123,23 @@ class Audit:
             .values(seq=row["seq"], hash=row["hash"])
         )
 
+    async def note(
+        self,
+        principal: Principal,
+        action: str,
+        *,
+        target: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add an entry by itself: of what is about to be done, and has no transaction.
+
+        Raises `Unavailable`; then it must not be done.
+        """
+        actor = Actor.of(principal)
+        await self._database.write(
+            lambda tx: self.record(tx, actor, action, target=target, details=details)
+        )
+
     async def list(
         self, principal: Principal, sought: Sought, *, limit: int, after: str | None
     ) -> Page[Entry]:

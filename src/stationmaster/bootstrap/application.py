@@ -398,7 +398,11 @@ def _places(core: Core, settings: Settings) -> Places:
 
 def _responses(core: Core, settings: Settings) -> Responses:
     return Responses(
-        core.database, core.clock, core.record.sealer, lifetime=settings.responses_retention
+        core.database,
+        core.clock,
+        core.record.sealer,
+        lifetime=settings.responses_retention,
+        recorder=core.record.audit,
     )
 
 

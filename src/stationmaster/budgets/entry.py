@@ -53,7 +53,8 @@ class Usage:
 
 Outcome = Literal["complete", "partial", "error", "unknown", "cached"]
 """How a call ended. `complete`: the provider said so. `partial`: cut off, billed for what came.
-`error`: the provider refused, nothing billed. `unknown`: the server died, billed the whole hold.
+`error`: the provider refused, nothing billed. `unknown`: what was served cannot be known, billed
+from above: the server died, or an answer that is not streamed did not come in time.
 `cached`: nobody was asked, a kept answer was told again; nothing billed."""
 
 

@@ -16,7 +16,7 @@ from stationmaster.gateway.pricing import Pricing, Rates, total
 from stationmaster.gateway.upstreams import UpstreamOf
 from stationmaster.gateway.usage import BYTES_PER_TOKEN, Served
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import NotFound, StationmasterError, Upstream
+from stationmaster.kernel.errors import NotFound, StationmasterError, Upstream, UpstreamTimeout
 from stationmaster.kernel.money import MicroDollars
 from stationmaster.providers.base import Headers, ProviderReply, ProviderRequest
 
@@ -78,7 +78,7 @@ class Attempt:
         self._first_byte_ms: int | None = None
         self._reply: ProviderReply | None = None
         self._scanner: Scanner | None = None
-        self._entered = False
+        self._place: int | None = None
         self._sent = False
         self._settled = False
 
@@ -94,15 +94,15 @@ class Attempt:
 
         A reply that is not a stream has then been read whole into `body`, and is settled.
 
-        Raises `Upstream` and `UpstreamTimeout` where no answer came; nothing is billed then.
-        Where the provider refuses this server's own credentials or account, that is an
+        Raises `Upstream` and `UpstreamTimeout` where no answer came; nothing is billed then, but
+        for one that was not to be streamed and did not come in time: that is billed at its full
+        length. Where the provider refuses this server's own credentials or account, that is an
         `Upstream` too (code `upstream_credentials`): the client's key is not at fault.
         """
         self._services.observer.observe(CallStarted(self.context))
         try:
-            await self._upstream.enter()
-            self._entered = True
-            reply = self._reply = await self._upstream.send(self._request, self._note_sent)
+            place = self._place = await self._upstream.enter()
+            reply = self._reply = await self._upstream.send(self._request, self._note_sent, place)
             self._first_byte_ms = self._elapsed_ms()
             self.status, self.headers = reply.status, reply.headers
             if reply.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -118,6 +118,14 @@ class Attempt:
                     self.headers = self._in_our_words(reply, EVENT_STREAM)
             else:
                 await self._read_whole(reply)
+        except UpstreamTimeout as error:
+            if self.stream or error.error_code == "upstream_unreachable":
+                await self._settle(_NOTHING, "error")
+            else:
+                # It was at work on the whole answer for as long as it may take; nobody can know
+                # how far it got.
+                await self._settle(self._came_so_far(), "unknown")
+            raise
         except StationmasterError:
             await self._settle(_NOTHING, "error")
             raise
@@ -181,9 +189,9 @@ class Attempt:
         """
         if self._reply is not None:
             await self._reply.aclose()
-        if self._entered:
-            self._entered = False
-            self._upstream.leave()
+        if self._place is not None:
+            place, self._place = self._place, None
+            self._upstream.leave(place)
         if not self._settled:
             await self._settle(self._came_so_far(), "partial" if self._sent else "error")
 

@@ -26,7 +26,8 @@ class Breaker:
         self._now = now
         self._failures = 0
         self._open_until: float | None = None
-        self._trying = False
+        self._entered = 0
+        self._trial: int | None = None  # the number of the call that tries, while one does
 
     @property
     def state(self) -> State:
@@ -38,7 +39,7 @@ class Breaker:
     @property
     def ready(self) -> bool:
         """Whether a call would be let through now."""
-        return self._open_until is None or (self.state == "half_open" and not self._trying)
+        return self._open_until is None or (self.state == "half_open" and self._trial is None)
 
     @property
     def retry_after(self) -> float:
@@ -47,28 +48,36 @@ class Breaker:
             return 0.0
         return max(0.0, self._open_until - self._now())
 
-    def enter(self) -> bool:
-        """Ask to make a call. Whoever got True says how it went: `succeeded`, `failed`, `left`."""
+    def enter(self) -> int | None:
+        """Ask to make a call: its number, or None where it may not be made.
+
+        Whoever got one says how it went: `succeeded` or `failed`, and `left` when it is over.
+        """
         if not self.ready:
-            return False
+            return None
+        self._entered += 1
         if self._open_until is not None:
-            self._trying = True
-        return True
+            self._trial = self._entered
+        return self._entered
 
     def succeeded(self) -> None:
         """The upstream answered."""
         self._failures = 0
         self._open_until = None
-        self._trying = False
+        self._trial = None
 
-    def failed(self) -> None:
-        """The upstream failed."""
+    def failed(self, call: int) -> None:
+        """The upstream failed. While it is left alone, only the call that tries tells something."""
         self._failures += 1
-        self._trying = False
-        tried_in_vain = self._open_until is not None and self.state == "half_open"
-        if self._threshold and (self._failures >= self._threshold or tried_in_vain):
+        if self._open_until is None:
+            opens = bool(self._threshold) and self._failures >= self._threshold
+        else:
+            opens = call == self._trial
+        if opens:
             self._open_until = self._now() + self._recovery
+            self._trial = None
 
-    def left(self) -> None:
-        """The call ended without a word on the upstream's health: its client went away."""
-        self._trying = False
+    def left(self, call: int) -> None:
+        """The call is over. Where it was to try and found nothing, the next one may."""
+        if call == self._trial:
+            self._trial = None

@@ -83,7 +83,8 @@ class GatewayCall:
         A reply that is not a stream has then been read whole into `body`, and is settled.
 
         Raises `Upstream` and `UpstreamTimeout` where no answer came, and `Unavailable` where
-        nobody may be asked now; nothing is billed then. Where the provider refuses this server's
+        nobody may be asked now; nothing is billed then, but for an answer that was not to be
+        streamed and did not come in time. Where the provider refuses this server's
         own credentials or account, that is an `Upstream` too (code `upstream_credentials`): the
         client's key is not at fault.
         """
@@ -103,7 +104,9 @@ class GatewayCall:
     async def _go_on(self, failure: StationmasterError | None) -> bool:
         """Turn to the next provider; False where there is none."""
         entry = self.entry
-        if self._following is None or (entry is not None and entry.cost):
+        if self._following is None:
+            return False
+        if entry is not None and entry.cost and self.status:  # an answer began, and is paid for
             return False
         try:
             attempt = await self._following()

@@ -114,26 +114,32 @@ class UpstreamOf:
         if not self._engaged and self._emptied is not None:
             self._emptied.set()
 
-    async def enter(self) -> None:
-        """Take a place. Whoever has one gives it back with `leave`.
+    async def enter(self) -> int:
+        """Take a place; return the call's number. Whoever has one gives it back with `leave`.
 
         Raises `Unavailable` with code `upstream_open` while it is left alone, and `upstream_busy`
         where too many wait already, or for too long.
         """
-        if not self.breaker.enter():
-            raise Unavailable(
-                f"The model provider {self.name!r} has failed too often and is left alone for now.",
-                code="upstream_open",
-                retry_after=self.breaker.retry_after,
-            )
+        if not self.breaker.ready:
+            raise self._open()
         if self._places is not None:
-            try:
-                await self._wait_for(self._places)
-            except BaseException:
-                self.breaker.left()
-                raise
+            await self._wait_for(self._places)
+        # After the wait: it may have failed for those who were before.
+        call = self.breaker.enter()
+        if call is None:
+            if self._places is not None:
+                self._places.release()
+            raise self._open()
         self.active += 1
         self._retries_left = min(self._retries_left + RETRY_SHARE, RETRY_RESERVE)
+        return call
+
+    def _open(self) -> Unavailable:
+        return Unavailable(
+            f"The model provider {self.name!r} has failed too often and is left alone for now.",
+            code="upstream_open",
+            retry_after=self.breaker.retry_after,
+        )
 
     async def _wait_for(self, places: asyncio.Semaphore) -> None:
         if places.locked() and self.waiting >= self.care.max_waiting:
@@ -154,10 +160,10 @@ class UpstreamOf:
             retry_after=1.0,
         )
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def leave(self, call: int) -> None:
+        """Give the place of a call back."""
         self.active -= 1
-        self.breaker.left()
+        self.breaker.left(call)
         if self._places is not None:
             self._places.release()
 
@@ -167,8 +173,10 @@ class UpstreamOf:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
 
-    async def send(self, request: ProviderRequest, sent: Callable[[bool], None]) -> ProviderReply:
-        """Start a call, trying again before its first byte where that may help.
+    async def send(
+        self, request: ProviderRequest, sent: Callable[[bool], None], call: int
+    ) -> ProviderReply:
+        """Start the call of that number, trying again before its first byte where that may help.
 
         `sent` is told whether the provider has the call: not while there is a pause.
 
@@ -182,10 +190,10 @@ class UpstreamOf:
             try:
                 reply = await self.provider.send(request)
             except UpstreamTimeout:
-                self.breaker.failed()
+                self.breaker.failed(call)
                 raise
             except Upstream as error:
-                self.breaker.failed()
+                self.breaker.failed(call)
                 if error.error_code != "upstream_unreachable" or not self._again(
                     attempt, at_most=connect_retries
                 ):
@@ -193,7 +201,7 @@ class UpstreamOf:
                 sent(False)
                 await asyncio.sleep(_jitter(attempt, first=FIRST_PAUSE_S / 2))
                 continue
-            self._note(reply.status, time.monotonic() - begun)
+            self._note(reply.status, time.monotonic() - begun, call)
             pause = self._pause(reply, attempt)
             if pause is None:
                 return reply
@@ -219,9 +227,9 @@ class UpstreamOf:
         self._retries_left -= 1
         return True
 
-    def _note(self, status: int, seconds: float) -> None:
+    def _note(self, status: int, seconds: float, call: int) -> None:
         if status in _FAILING:
-            self.breaker.failed()
+            self.breaker.failed(call)
             return
         self.breaker.succeeded()
         before = seconds if self.slowness is None else self.slowness

@@ -20,6 +20,7 @@ from sqlalchemy import delete, select, update
 # Its ON CONFLICT is SQLite's too.
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from stationmaster.audit import SILENT, Actor, Recorder
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Conflict, Invalid, NotFound
 from stationmaster.kernel.principal import Principal
@@ -72,8 +73,15 @@ class Responses:
     """Keeps responses for `lifetime` seconds; with 0 it keeps none."""
 
     def __init__(
-        self, database: Database, clock: Clock, sealer: Sealer, *, lifetime: float
+        self,
+        database: Database,
+        clock: Clock,
+        sealer: Sealer,
+        *,
+        lifetime: float,
+        recorder: Recorder = SILENT,
     ) -> None:
+        self._recorder = recorder
         self._database = database
         self._clock = clock
         self._sealer = sealer
@@ -179,13 +187,15 @@ class Responses:
         Raises `NotFound`.
         """
         row_id, now = _row_id(principal, response_id), self._clock.now()
+        actor = Actor.of(principal)
 
-        def verb(tx: Transaction) -> int:
+        def verb(tx: Transaction) -> None:
             its = (kept_responses.c.id == row_id) & (kept_responses.c.expires_at > now)
-            return int(tx.execute(delete(kept_responses).where(its)).rowcount)
+            if not tx.execute(delete(kept_responses).where(its)).rowcount:
+                raise _missing(response_id)
+            self._recorder.record(tx, actor, "response.delete", target=response_id)
 
-        if not await self._database.write(verb):
-            raise _missing(response_id)
+        await self._database.write(verb)
 
     async def sweep(self) -> int:
         """Delete those that have had their time; return how many. Idempotent."""

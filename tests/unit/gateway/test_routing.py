@@ -117,5 +117,5 @@ def test_fallbacks_come_after_and_who_is_left_alone_comes_last() -> None:
         spare=Route((Target(other, OPUS),)),
     )
     assert names(known.targets("house")) == ["broken", "other", "default"]
-    broken.breaker.failed()
+    broken.breaker.failed(0)
     assert names(known.targets("house")) == ["other", "default", "broken"]

@@ -21,6 +21,7 @@ from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.errors import Unavailable, Upstream
 from stationmaster.kernel.principal import Principal
 from stationmaster.providers.anthropic import AnthropicProvider
+from stationmaster.providers.upstream import Timeouts
 from tests.support.gateways import AT, OPUS, asking, read
 from tests.support.memory_meter import MemoryMeter, Notebook
 from tests.support.wire_upstream import Reply, Text, WireUpstream
@@ -64,12 +65,18 @@ async def second() -> AsyncIterator[Failing]:
 
 
 class Bench:
-    def __init__(self, *upstreams: Failing, care: Care) -> None:
+    def __init__(self, *upstreams: Failing, care: Care, total: float = 60) -> None:
         self.meter = MemoryMeter()
         clock = ManualClock(AT)
         self.upstreams = [
             UpstreamOf(
-                AnthropicProvider(base_url=each.upstream.url, api_key="sk", name=f"p{n}"), care
+                AnthropicProvider(
+                    base_url=each.upstream.url,
+                    api_key="sk",
+                    name=f"p{n}",
+                    timeouts=Timeouts(total=total if n == 0 else 60),
+                ),
+                care,
             )
             for n, each in enumerate(upstreams)
         ]
@@ -187,6 +194,40 @@ async def test_only_so_many_are_inside_and_only_so_many_wait(
     assert first.calls == 2
     gate.set()
     assert [status for status, _ in await asyncio.gather(*inside)] == [200] * 3
+    bench.check()
+
+
+async def test_who_waited_is_not_sent_where_it_failed_meanwhile(
+    key: Principal, first: Failing
+) -> None:
+    gate = asyncio.Event()
+    first.failures = [replace(failure(503), hold=gate)]
+    bench = Bench(first, care=Care(max_concurrent=1, threshold=1, recovery=60))
+    inside = asyncio.create_task(bench.ask(key))
+    while first.calls < 1:
+        await asyncio.sleep(0)
+    waiting = [asyncio.create_task(bench.ask(key)) for _ in range(3)]
+    while bench.upstreams[0].waiting < 3:
+        await asyncio.sleep(0)
+    gate.set()
+    assert (await inside)[0] == 503
+    for found in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(found, Unavailable)
+        assert found.error_code == "upstream_open"
+    assert first.calls == 1
+    bench.check()
+
+
+async def test_a_slow_one_is_paid_for_and_another_asked(
+    key: Principal, first: Failing, second: Failing
+) -> None:
+    first.answer = replace(ANSWER, hold=asyncio.Event())
+    bench = Bench(first, second, care=Care(), total=0.2)
+    assert (await bench.ask(key, max_tokens=100))[0] == 200
+    slow, answered = bench.meter.entries.values()
+    assert (slow.outcome, answered.outcome) == ("unknown", "complete")
+    assert slow.usage.output_tokens == 100
+    assert slow.usage.input_tokens > 0
     bench.check()
 
 

@@ -56,6 +56,8 @@ async def clear_cache(
     """Forget the answers that are kept of your project."""
     caller.require(CLEAR)
     cache = services.cache
+    project = caller.owner.project_id
+    await services.audit.note(caller, "cache.clear", target=project, details={"type": type})
     gone = {} if cache is None else await cache.clear(caller.owner, _KINDS[type])
     found = CacheCleared(cleared={str(name): count for name, count in gone.items()})
     return CacheClearedReply(

@@ -63,6 +63,8 @@ async def execute(
     _check_workspace(body.workspace)
     if body.model is not None:
         check_model(body.model, services.gateway, caller)
+    caller.require("write:sessions")
+    await services.runs.require_room(caller)  # before there is a session without a turn
     policy: Policy = "always_allow" if body.dangerously_skip_permissions else "always_ask"
     made = await _make(services, caller, model=body.model, policy=policy)
     return await _turn(services, caller, made.id, body, tags, resumed=None)
@@ -230,6 +232,8 @@ async def _turn(
     session = await services.sessions.get(caller, session_id)
     if session.state.run_id is not None:
         raise Conflict("A turn of the session is at work.", code="session_busy")
+    caller.require("write:sessions")
+    await services.runs.require_room(caller)
     after = await services.sessions.head(caller, session_id)
     content = [{"type": "text", "text": body.prompt}]
     message = UserMessage(content, tags=tags)

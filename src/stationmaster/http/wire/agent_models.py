@@ -84,5 +84,6 @@ class AgentModels:
                 "model: This agent has custom tools, which its client runs: make a session.",
                 param="model",
             )
+        await self._services.runs.require_room(principal)  # before there is a session
         asked = agent_answer.Asked(face, principal, request, model, agent.id)
         await agent_answer.answer(self._services, asked, exchange, scope)

@@ -109,6 +109,14 @@ class Runs:
         entering.add_done_callback(self._entered)
         return await asyncio.shield(entering)
 
+    async def require_room(self, principal: Principal) -> None:
+        """Raise `BudgetExceeded` where a new turn of the caller's could not make a single call."""
+        await self._database.read(
+            lambda tx: self._budgets.require_room(
+                tx, principal.owner, principal.key_id, principal.user_id
+            )
+        )
+
     def _entered(self, entering: "asyncio.Task[Run]") -> None:
         self._entering.discard(entering)
         if not entering.cancelled():
