@@ -340,7 +340,8 @@ async def test_spending_never_passes_a_budget(
             if not kill:
                 assert round_.outcomes["served"] >= PAYS_FOR * 9 // 10, round_.outcomes
                 unknown = [each for each in round_.outcomes if "status" in each or "lost" in each]
-                assert unknown == [], round_.outcomes
+                said = [replica.output[-3000:] for replica in at.replicas]
+                assert unknown == [], (round_.outcomes, said)
             assert observer.broken == []
             served += round_.outcomes
         assert not watching.done(), watching
@@ -357,4 +358,4 @@ def tell(where: str, round_: Round, started: float) -> None:
     if ROUNDS > 1:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(round_.outcomes.items()))
         seconds = time.monotonic() - started
-        print(f"{where}: {seconds:.1f} s: {counts[:300]}", file=sys.__stderr__, flush=True)
+        print(f"{where}: {seconds:.1f} s: {counts[:600]}", file=sys.__stderr__, flush=True)
