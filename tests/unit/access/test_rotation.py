@@ -110,6 +110,27 @@ async def test_servers_that_look_at_once_make_one_successor(
     assert sorted(event.data["key_id"] for event in told) == sorted(made)
 
 
+async def test_of_many_who_rotate_or_collect_at_once_one_does(
+    keys: Keys, rotation: Rotation, clock: ManualClock, admin: Principal
+) -> None:
+    key, _ = await keys.create(admin, name="key")
+    answers = await asyncio.gather(
+        *(rotation.rotate(admin, key.id, overlap=DAY) for _ in range(8)), return_exceptions=True
+    )
+    assert [isinstance(answer, Conflict) for answer in answers].count(False) == 1
+    page = await keys.list(admin, limit=100, after=None)
+    assert [each.name for each in page.items].count("key") == 2
+    other, _ = await keys.create(admin, name="other")
+    clock.advance(90 * DAY)
+    await rotation.sweep()
+    successor = (await keys.get(admin, other.id)).successor_id
+    assert successor is not None
+    answers = await asyncio.gather(
+        *(rotation.collect(admin, successor) for _ in range(8)), return_exceptions=True
+    )
+    assert [isinstance(answer, Conflict) for answer in answers].count(False) == 1
+
+
 async def test_what_is_not_rotated_by_itself(
     keys: Keys, rotation: Rotation, clock: ManualClock, admin: Principal
 ) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Table, update
 
 from stationmaster.budgets import Budgets, CallContext, LedgerEntry, Usage
-from stationmaster.budgets.tables import ledger
+from stationmaster.budgets.tables import budgets, ledger, usage_hours
 from stationmaster.cli.application import run
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.principal import Owner
@@ -223,6 +223,47 @@ def test_the_ledger_is_verified_and_its_sums_rebuilt(
     }
     assert run(["ledger", "verify"]) == 1
     assert "The books do not agree." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "what"),
+    [
+        (usage_hours, "cost", "cost of usage_hours"),
+        (budgets, "spent", "spent of a budget"),
+        (budgets, "held", "held of a budget"),
+    ],
+    ids=["roll-ups", "spent", "held"],
+)
+def test_a_micro_dollar_too_many_is_found(
+    *,
+    sqlite_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    table: Table,
+    column: str,
+    what: str,
+) -> None:
+    path = tmp_path / "books.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    url = f"sqlite:///{path}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", url)
+    _used(url)
+    assert run(["ledger", "rebuild"]) == 0
+    assert run(["ledger", "verify"]) == 0
+
+    async def plant() -> None:
+        database = open_database(url)
+        more = update(table).values({column: table.c[column] + 1})
+        assert await database.write(lambda tx: tx.execute(more).rowcount) == 1
+        await database.close()
+
+    asyncio.run(plant())
+    capsys.readouterr()
+    assert run(["ledger", "verify", "-o", "json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["differences"]
+    assert (found["what"], found["found"] - found["expected"]) == (what, 1)
 
 
 def test_a_database_of_another_version_is_left_alone(
