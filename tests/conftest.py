@@ -16,6 +16,7 @@ from tests.support.databases import (
     sqlite_template,
 )
 from tests.support.postgres import database_url, postgres_server, postgres_url
+from tests.support.rabbitmq import rabbitmq_server, rabbitmq_url
 from tests.support.redis import redis_server, redis_url
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "postgres_server",
     "postgres_template",
     "postgres_url",
+    "rabbitmq_server",
+    "rabbitmq_url",
     "redis_server",
     "redis_url",
     "sqlite_template",

@@ -17,6 +17,7 @@ EVERYWHERE = "everywhere"
 
 # Each library we import, and the only places that may. A new library gets its line here.
 LIBRARIES: dict[str, set[str]] = {
+    "aiormq": {"jobs.rabbitmq"},
     "alembic": {"migrations"},
     "asyncpg": {"storage"},
     "boto3": {"settings.references"},
@@ -31,11 +32,12 @@ LIBRARIES: dict[str, set[str]] = {
     "jwt": {"access", "providers.vertex"},
     "mcp": {"agents.claude_code"},
     "msgspec": {EVERYWHERE},
+    "pamqp": {"jobs.rabbitmq"},
     "prometheus_client": {"telemetry"},
     "pwdlib": {"access"},
     "pydantic": {"http", "settings"},
     "re2": {"calls"},
-    "redis": {"cache", "limits", "live"},
+    "redis": {"cache", "jobs.redis_streams", "limits", "live"},
     "rich": {"cli"},
     "sqlalchemy": {
         "storage",

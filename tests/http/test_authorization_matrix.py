@@ -69,6 +69,7 @@ ROWS: Mapping[str, Row] = {
     "GET /metrics": Row(OPEN),
     "GET /db-check": Row(OPEN),
     "GET /redis-check": Row(OPEN),
+    "GET /broker-check": Row(OPEN),
     "GET /openapi.json": Row(OPEN),
     "GET /docs": Row(OPEN),
     "GET /docs/style.css": Row(OPEN),

@@ -48,7 +48,17 @@ async def test_the_map_names_what_there_is(house: House, anonymous: httpx.AsyncC
     assert named - {("websocket", "/v1/stream")} <= known  # OpenAPI knows no sockets
 
 
-PROBES = ["/", "/health", "/ready", "/live", "/metrics", "/docs", "/db-check", "/redis-check"]
+PROBES = [
+    "/",
+    "/health",
+    "/ready",
+    "/live",
+    "/metrics",
+    "/docs",
+    "/db-check",
+    "/redis-check",
+    "/broker-check",
+]
 
 
 @pytest.mark.parametrize("path", PROBES)

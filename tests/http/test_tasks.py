@@ -378,7 +378,7 @@ def test_every_route_of_the_api_is_guarded() -> None:
     from stationmaster.http.app import ROUTES, _api
 
     open_paths = {"/", "/health", "/ready", "/live", "/metrics", "/docs", "/redoc"}
-    open_paths |= {"/db-check", "/redis-check"}
+    open_paths |= {"/broker-check", "/db-check", "/redis-check"}
     open_paths |= {"/docs/style.css", "/openapi.json"}
     # Where a credential is what is asked for, or a secret of its own kind is shown.
     open_paths |= {"/.well-known/jwks.json", "/api/invites/accept", "/v1/auth/login"}

@@ -41,7 +41,7 @@ from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Component, Services
 from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
-from stationmaster.jobs import Lease, Outbox
+from stationmaster.jobs import Lease
 from stationmaster.kernel.clock import Clock, SystemClock
 from stationmaster.providers.base import Provider
 from stationmaster.responses import Responses
@@ -218,7 +218,8 @@ def _besides(
 ) -> tuple[Component, ...]:
     """What `/health` names beside the parts that every server has."""
     kept = () if cached is None else (cached.component,)
-    return (limits.component, models, *core.news.components, *keeps, *kept)
+    news, jobs = core.news.components, core.dispatching.components
+    return (limits.component, models, *news, *jobs, *keeps, *kept)
 
 
 def _also(
@@ -433,7 +434,7 @@ def _runs(core: Core, settings: Settings, agent: Agent, kits: Kits) -> Runs:
         records=core.records,
         settlement=core.settlement,
         budgets=core.budgets,
-        outbox=Outbox(core.bus, core.clock),
+        outbox=core.dispatching.outbox,
         bus=core.bus,
         clock=core.clock,
         agent=agent,

@@ -81,7 +81,11 @@ def _always(given: Parts, look: float) -> dict[str, Work]:
                 core.metrics.runs_queued.set((await given.services.runs.depth()).queued)
             await asyncio.sleep(MEASURE_S)
 
-    return {
+    broker, relay = core.dispatching.broker, core.dispatching.relay
+    carrying: dict[str, Work] = {}
+    if broker is not None and relay is not None:
+        carrying = {"broker": broker.run, "relay": relay.run}
+    return carrying | {
         "watch": given.worker.watch,
         "news": core.bus.run,
         "rate_limits": given.limits.store.run,
@@ -110,6 +114,8 @@ def _of_a_worker(given: Parts) -> dict[str, Work]:
         handlers,
         instance_id=core.instances.id,
         heard={QUEUED_JOB: worker.hear},
+        broker=core.dispatching.broker,
+        room=worker.room,
     )
     return {
         "worker": worker.run,

@@ -13,7 +13,6 @@ from stationmaster.bootstrap.parts import Core
 from stationmaster.gateway import Gateway, GatewayCall
 from stationmaster.http.services import Services
 from stationmaster.http.wire import anthropic_errors, openai_errors
-from stationmaster.jobs import Outbox
 from stationmaster.kernel.errors import StationmasterError, Upstream
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.settings import Settings
@@ -69,7 +68,7 @@ def batches(core: Core, settings: Settings) -> Batches:
     return Batches(
         core.database,
         core.clock,
-        Outbox(core.bus, core.clock),
+        core.dispatching.outbox,
         retention=settings.batch_retention,
     )
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from stationmaster.agents.pool import Pool
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.parts import Core
-from stationmaster.jobs import Outbox
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.birth import Births
 from stationmaster.sessions.catalogue import Catalogue
@@ -67,7 +66,7 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             births=births,
             sending=sending,
             budgets=core.budgets,
-            outbox=Outbox(core.bus, core.clock),
+            outbox=core.dispatching.outbox,
             clock=core.clock,
             catalogue=offers,
             files=core.files,

@@ -15,6 +15,7 @@ from stationmaster.access.secret import Hasher
 from stationmaster.agents.base import Agent, AgentUnavailable, Limits
 from stationmaster.agents.pool import Pool
 from stationmaster.agents.slots import PoolLimits
+from stationmaster.bootstrap.dispatching import Dispatching, dispatching
 from stationmaster.bootstrap.identity import OnRecord, SignedIn, on_record, signed_in
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.news import News, news
@@ -24,7 +25,7 @@ from stationmaster.budgets.account import Entitled
 from stationmaster.events import EventLog
 from stationmaster.files import Depot, Files
 from stationmaster.http.services import HttpOptions
-from stationmaster.jobs import Instances, Outbox
+from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.live.bus import Bus
@@ -71,6 +72,7 @@ class Core:
 
     database: Database
     news: News
+    dispatching: Dispatching
     clock: Clock
     secret: str = field(repr=False)
     record: OnRecord
@@ -109,6 +111,9 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     told = news(stack, settings, metrics)
     record = await on_record(database, settings, secret, clock)
     instances = Instances(database, clock, lease=settings.lease_time)
+    dispatch = dispatching(
+        stack, settings, metrics, bus=told.bus, clock=clock, instance_id=instances.id
+    )
     last_use = LastUse(database, clock)
     resolver = Resolver(database, hasher, clock, last_use=last_use)
     tokens = RunTokens(hasher, clock, forget=resolver.forget, instance_id=instances.id)
@@ -117,7 +122,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
         database, clock, instance_id=instances.id, events=events, entitled=_entitled(clock)
     )
     records = Records(events)
-    turns = Turns(records, budgets, Outbox(told.bus, clock), run_limits(settings))
+    turns = Turns(records, budgets, dispatch.outbox, run_limits(settings))
     keys = Keys(
         database,
         hasher,
@@ -129,6 +134,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     return Core(
         database=database,
         news=told,
+        dispatching=dispatch,
         clock=clock,
         secret=secret,
         record=record,

@@ -24,7 +24,9 @@ log = structlog.get_logger(__name__)
 
 UNMATCHED = "unmatched"
 # Asked every few seconds.
-QUIET = frozenset({"/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"})
+QUIET = frozenset(
+    {"/broker-check", "/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"}
+)
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),

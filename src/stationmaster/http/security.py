@@ -20,7 +20,9 @@ from stationmaster.kernel.origin import Origin
 MAX_URL = 8192  # bytes of path and query together
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 # Asked by address, in plain HTTP.
-PROBES = frozenset({"/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"})
+PROBES = frozenset(
+    {"/broker-check", "/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"}
+)
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 Refused = Callable[[Origin, int, Scope], None]

@@ -10,13 +10,15 @@ A handler runs at least once: it must be idempotent by the job's id.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Select, delete, insert, or_, select, update
 
+from stationmaster.jobs.broker import LANES, Broker, Lane
 from stationmaster.jobs.tables import jobs
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
@@ -31,6 +33,8 @@ MAX_ATTEMPTS = 8
 FIRST_DELAY_S = 1.0  # doubled at each retry: the last comes about two minutes after the first
 CLAIM_BATCH = 20
 POLL_S = 2.0  # how late a scheduled job, or one whose wake-up was lost, may start
+TOLD_POLL_S = 5.0  # the same, while a broker tells of jobs
+HOLD_S = 0.5  # for a worker without room to keep word of a run from others, who look anyway
 GATHER_S = 0.05  # until jobs that were told of already are claimed, many at once
 TOPIC = "jobs"
 DEADLY = "No attempt at it came to an end: it may be what ends the servers that try."
@@ -56,9 +60,12 @@ class Parked(Exception):
 class Outbox:
     """Where verbs put their jobs."""
 
-    def __init__(self, bus: Bus, clock: Clock) -> None:
-        self._bus = bus
+    def __init__(
+        self, bus: Bus, clock: Clock, *, ring: Callable[[str, str], None] | None = None
+    ) -> None:
+        """`ring` is told of each job, by its id and kind, after the commit; else `bus` is."""
         self._clock = clock
+        self._ring = ring or (lambda _job_id, kind: bus.publish(TOPIC, kind))
 
     def put(
         self, tx: Transaction, kind: str, payload: dict[str, Any], *, delay: float = 0.0
@@ -77,12 +84,13 @@ class Outbox:
                 "created_at": now,
             },
         )
-        tx.on_commit(lambda: self._bus.publish(TOPIC, kind))
+        if delay <= 0:
+            tx.on_commit(lambda: self._ring(job_id, kind))
         return job_id
 
 
 class Runner:
-    """Drains the outbox in this process."""
+    """Does the outbox's jobs in this process: those it is told of, and those it finds."""
 
     def __init__(
         self,
@@ -93,11 +101,14 @@ class Runner:
         *,
         instance_id: str,
         heard: Mapping[str, Callable[[], None]] | None = None,
+        broker: Broker | None = None,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`heard` is told of kinds of jobs that are doorbells, before one is claimed.
 
         What they ring for then need not wait for the writes of claiming. A ring may be lost, or
-        come for nothing; the job itself is done as every other.
+        come for nothing; the job itself is done as every other. A `broker` tells of jobs; `room`
+        is when a run could begin here.
         """
         self._database = database
         self._bus = bus
@@ -105,10 +116,22 @@ class Runner:
         self._handlers = handlers
         self._instance_id = instance_id
         self._heard = heard or {}
-        self._interrupted = False
+        self._broker = broker
+        self._room = room
+        self._doing: set[str] = set()
+        self._cuts = self._healed = 0  # how often jobs were left as they were, and given back
 
     async def run(self) -> None:
         """Work until cancelled. A job cut by the cancellation is done again by the next runner."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._poll_on())
+            if self._broker is not None:
+                for lane in LANES:
+                    group.create_task(self._receive_on(self._broker, lane))
+
+    # --- polling ------------------------------------------------------------------------------
+
+    async def _poll_on(self) -> None:
         wake = self._bus.subscribe(TOPIC)
         try:
             while True:
@@ -118,45 +141,65 @@ class Runner:
                     done = 0
                     log.warning("The outbox cannot be read; trying again.")
                 if not done:
-                    await wake.wait(POLL_S)
-                    await self._listen(wake)
+                    await self._idle(wake)
         finally:
             self._bus.unsubscribe(wake)
 
-    async def _listen(self, wake: Subscription) -> None:
-        """Take what was said; where all of it could be passed on, the jobs can wait a moment."""
-        said = set(wake.take())
+    @property
+    def _told(self) -> bool:
+        """Whether the broker tells of jobs now."""
+        return self._broker is not None and self._broker.trouble is None
+
+    async def _idle(self, wake: Subscription) -> None:
+        """Wait until it is time to look, or somebody says that there is something.
+
+        Where all that was said could be passed on, the jobs can wait a moment.
+        """
+        loop = asyncio.get_running_loop()
+        began, said = loop.time(), set[str]()
+        while (left := began + (TOLD_POLL_S if self._told else POLL_S) - loop.time()) > 0:
+            await wake.wait(min(left, POLL_S))
+            said = set(wake.take())
+            wake.reset()
+            if said or not self._told:  # that something may have been missed, the broker makes up
+                break
         for kind in said & self._heard.keys():
             self._heard[kind]()
         if said and said <= self._heard.keys():
             await asyncio.sleep(GATHER_S)
-        wake.reset()
+            wake.reset()
 
     async def drain(self) -> int:
         """Do what is due now; return how many jobs were tried. Not to be called twice at once."""
-        claimed = await self._database.write(self._claim)
-        self._interrupted = True
-        for job in claimed:
-            await self._do(job)
-        self._interrupted = False
+        cuts = self._cuts
+        claimed: list[Job] = []
+        try:
+            claimed = await self._database.write(self._claim)
+            self._healed = cuts
+            self._doing.update(job.id for job in claimed)
+            for job in claimed:
+                await self._do(job)
+        except BaseException:
+            self._cuts += 1
+            raise
+        finally:
+            self._doing.difference_update(job.id for job in claimed)
         return len(claimed)
 
     def _claim(self, tx: Transaction) -> list[Job]:
-        if self._interrupted:  # what the last round claimed and left would stay claimed for ever
-            self.release(tx, self._instance_id)
+        if self._cuts != self._healed:  # what was claimed and left would stay claimed for ever
+            self.release(tx, self._instance_id, but=self._doing)
         # Each of its attempts took a server with it, or no more would wait.
         deadly = (jobs.c.state == "waiting", jobs.c.attempts >= MAX_ATTEMPTS)
         tx.execute(update(jobs).where(*deadly).values(state="parked", error=DEADLY))
+        due = select(jobs).where(jobs.c.run_at <= self._clock.now())
+        return self._take(tx, due.order_by(jobs.c.run_at, jobs.c.id).limit(CLAIM_BATCH))
+
+    def _take(self, tx: Transaction, which: Select[Any]) -> list[Job]:
         rows = tx.execute(
-            select(jobs)
-            .where(
-                jobs.c.state == "waiting",
-                jobs.c.run_at <= self._clock.now(),
-                jobs.c.kind.in_(self._handlers),
+            which.where(jobs.c.state == "waiting", jobs.c.kind.in_(self._handlers)).with_for_update(
+                skip_locked=True
             )
-            .order_by(jobs.c.run_at, jobs.c.id)
-            .limit(CLAIM_BATCH)
-            .with_for_update(skip_locked=True)
         ).all()
         if rows:
             tx.execute(
@@ -169,6 +212,49 @@ class Runner:
                 )
             )
         return [Job(row.id, row.kind, row.payload, row.attempts + 1) for row in rows]
+
+    # --- being told ---------------------------------------------------------------------------
+
+    async def _receive_on(self, broker: Broker, lane: Lane) -> None:
+        while True:
+            deliveries = await broker.receive(lane)
+            if lane == "runs" and self._room is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HOLD_S):
+                        await self._room()
+            for kind in {each.ring.kind for each in deliveries} & self._heard.keys():
+                self._heard[kind]()
+            told = {each.ring.job_id for each in deliveries} - self._doing
+            self._doing |= told
+            try:
+                claimed = await self._claim_told(sorted(told))
+                # Only now: who dies before is followed by another who hears the same.
+                await broker.acknowledge(deliveries)
+                await self._do_all(claimed)
+            finally:
+                self._doing -= told
+
+    async def _claim_told(self, ids: Sequence[str]) -> list[Job]:
+        # A job that was never tried is due, whatever this server's clock says: it was put without
+        # a delay, or nobody would have rung for it.
+        due = or_(jobs.c.run_at <= self._clock.now(), jobs.c.attempts == 0)
+        which = select(jobs).where(jobs.c.id.in_(ids), due, jobs.c.attempts < MAX_ATTEMPTS)
+        try:
+            return await self._database.write(lambda tx: self._take(tx, which))
+        except Unavailable:
+            self._cuts += 1
+            log.warning("A job cannot be claimed; it will be found again.")
+            return []
+
+    async def _do_all(self, claimed: Sequence[Job]) -> None:
+        ends = await asyncio.gather(*map(self._do, claimed), return_exceptions=True)
+        failed = [end for end in ends if end is not None]
+        self._cuts += len(failed)
+        for failure in failed:
+            if not isinstance(failure, Unavailable):
+                raise failure
+
+    # --- doing --------------------------------------------------------------------------------
 
     async def _do(self, job: Job) -> None:
         try:
@@ -209,12 +295,16 @@ class Runner:
         )
 
     @staticmethod
-    def release(tx: Transaction, instance_id: str) -> int:
+    def release(tx: Transaction, instance_id: str, *, but: Collection[str] = ()) -> int:
         """Give back the jobs that an instance was doing which has stopped; return how many."""
         return int(
             tx.execute(
                 update(jobs)
-                .where(jobs.c.instance_id == instance_id, jobs.c.state == "running")
+                .where(
+                    jobs.c.instance_id == instance_id,
+                    jobs.c.state == "running",
+                    jobs.c.id.not_in(but),
+                )
                 .values(state="waiting", instance_id=None)
             ).rowcount
         )

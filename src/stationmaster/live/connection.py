@@ -22,14 +22,17 @@ AWAY = (RedisError, OSError, TimeoutError)
 """What a command raises that Redis did not answer, or refused."""
 
 
-def connected(url: str) -> Redis:
-    """A client that tries nothing twice: whoever waits has no time for it."""
+def connected(url: str, *, timeout: float = SOCKET_TIMEOUT_S) -> Redis:
+    """A client that tries nothing twice: whoever waits has no time for it.
+
+    `timeout` is in seconds, for an answer. Who asks Redis to wait needs a longer one.
+    """
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
         timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)

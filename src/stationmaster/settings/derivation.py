@@ -25,7 +25,8 @@ def derive(values: dict[str, Any], loader: Loader) -> None:
         values["max_queue"] = 10 * values["max_workers"]
     _derive_database(values, loader)
     _derive_burst(values, loader)
-    _derive_redis(values, loader)
+    _derive_password(values, loader, "redis_url", "redis_password")
+    _derive_password(values, loader, "rabbitmq_url", "rabbitmq_password")
     _derive_credentials(values, loader)
     if values["debug"] and not loader.given("LOG_LEVEL"):
         values["log_level"] = "debug"
@@ -45,18 +46,18 @@ def _derive_burst(values: dict[str, Any], loader: Loader) -> None:
         values["default_rate_limit"] = replace(rate, burst=burst)
 
 
-def _derive_redis(values: dict[str, Any], loader: Loader) -> None:
-    url, password = values["redis_url"], values["redis_password"]
+def _derive_password(values: dict[str, Any], loader: Loader, of: str, name: str) -> None:
+    url, password = values[of], values[name]
     if password is None:
         return
     if url is None:
-        loader.problem("REDIS_PASSWORD", "REDIS_PASSWORD needs REDIS_URL")
+        loader.problem(name.upper(), f"{name.upper()} needs {of.upper()}")
         return
     parts = urlsplit(url.get_secret_value())
     if parts.password is None:
         user, _, place = parts.netloc.rpartition("@")
         secret = quote(password.get_secret_value(), safe="")
-        values["redis_url"] = SecretStr(parts._replace(netloc=f"{user}:{secret}@{place}").geturl())
+        values[of] = SecretStr(parts._replace(netloc=f"{user}:{secret}@{place}").geturl())
 
 
 def _derive_database(values: dict[str, Any], loader: Loader) -> None:

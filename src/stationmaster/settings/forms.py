@@ -278,6 +278,21 @@ REDIS_URL: Form[SecretStr] = Form(
     _redis_url, "redis://host:6379/0, rediss://:password@host or unix:///path"
 )
 
+PASSWORD: Form[SecretStr] = Form(SecretStr, "a password")
+
+
+def _rabbitmq_url(text: str) -> SecretStr:
+    parts = urlsplit(text)
+    _ = parts.port  # raises ValueError for a port that is none
+    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+        raise ValueError
+    return SecretStr(text)
+
+
+RABBITMQ_URL: Form[SecretStr] = Form(
+    _rabbitmq_url, "amqp://user:password@host:5672/%2F or amqps://user:password@host/name"
+)
+
 CredentialsKind = Literal["apiKey", "claudeAiOauth"]
 
 

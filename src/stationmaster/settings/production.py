@@ -22,7 +22,17 @@ _COPIED = re.compile(
     re.IGNORECASE,
 )
 _DEFAULT_PASSWORDS = frozenset(
-    {"password", "postgres", "postgresql", "admin", "root", "secret", "changethis", "stationmaster"}
+    {
+        "password",
+        "guest",
+        "postgres",
+        "postgresql",
+        "admin",
+        "root",
+        "secret",
+        "changethis",
+        "stationmaster",
+    }
 )
 
 
@@ -51,7 +61,7 @@ def _secrets(values: dict[str, Any], loader: Loader) -> None:
         for secret in _each(values[name.lower()]):
             if why := _weak(secret, least):
                 loader.problem(name, f"{name} {why}; {_MAKE_ONE}")
-    for name in ("database_url", "database_replica_url", "redis_url"):
+    for name in ("database_url", "database_replica_url", "redis_url", "rabbitmq_url"):
         url = values.get(name)
         if url is None:
             continue

@@ -15,7 +15,6 @@ RATE: Form[Rate] = Form(
     lambda text: None if text.lower() == "none" else Rate.parse(text),
     "a rate such as 100, 1000/hour or 100/minute burst 150 (a plain number is a minute's), or none",
 )
-PASSWORD: Form[SecretStr] = Form(SecretStr, "a password")
 NUMBER: Form[int] = Form(
     lambda text: None if text.lower() == "none" else forms.whole(0, MOST).parse(text),
     f"a whole number from 0 to {MOST}, or none",
@@ -50,7 +49,7 @@ class RateSettings:
     )
     redis_password: SecretStr | None = setting(
         _LIMITS,
-        PASSWORD,
+        forms.PASSWORD,
         None,
         "The password for Redis, where REDIS_URL has none.",
         secret=True,

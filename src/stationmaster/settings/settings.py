@@ -73,6 +73,22 @@ class Settings(BatchSettings):
         "8082",
         "Where a scheduler answers /live, /ready, /health and /metrics. 0 takes a free port.",
     )
+    rabbitmq_url: SecretStr | None = setting(
+        _SERVER,
+        forms.RABBITMQ_URL,
+        None,
+        "The RabbitMQ that tells workers of jobs, as amqp:// or amqps:// URL with its virtual host"
+        " (%2F is the usual one). Without it REDIS_URL's Redis does, and without either, or while"
+        " it is away, they look into the database.",
+        secret=True,
+    )
+    rabbitmq_password: SecretStr | None = setting(
+        _SERVER,
+        forms.PASSWORD,
+        None,
+        "The password for RabbitMQ, where RABBITMQ_URL has none.",
+        secret=True,
+    )
     max_request_size: int = setting(
         _SERVER,
         size("1KB", "1GB"),
@@ -372,7 +388,8 @@ class Settings(BatchSettings):
         duration("1s", "1h"),
         "30s",
         "How often the server looks at its parts by itself, for the metric component_up and the"
-        " log. /health, /ready, /db-check and /redis-check look when they are asked.",
+        " log. /health, /ready, /db-check, /redis-check and /broker-check look when they are"
+        " asked.",
     )
     metrics_enabled: bool = setting(
         _LOGS, forms.FLAG, "true", "Whether /metrics is served, for Prometheus."
@@ -424,6 +441,7 @@ class Settings(BatchSettings):
             *database_password(self.database_url),
             *(database_password(self.database_replica_url) if self.database_replica_url else ()),
             *(database_password(self.redis_url) if self.redis_url else ()),
+            *(database_password(self.rabbitmq_url) if self.rabbitmq_url else ()),
             *credential_tokens(self.claude_code_credentials_json),
             *credential_tokens(self.subscription_login),
         )

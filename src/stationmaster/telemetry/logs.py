@@ -29,6 +29,7 @@ _CONTROL_BUT_BREAKS = re.compile(r"(?!\n)" + _CONTROL.pattern)
 
 # These tell every statement with its values, or every frame, at debug level: prompts and keys.
 _CHATTY = (
+    "aiormq",
     "aiosqlite",
     "alembic",
     "asyncio",

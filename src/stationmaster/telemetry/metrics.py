@@ -234,6 +234,22 @@ class Metrics:
             "1 where this server does the periodic work of all, 0 where it stands by.",
             registry=registry,
         )
+        self.broker_connected = Gauge(
+            "broker_connected",
+            "1 while word of jobs goes through the broker, 0 while workers look for themselves.",
+            registry=registry,
+        )
+        self.broker_waiting = Gauge(
+            "broker_messages_waiting", "Messages about jobs at the broker.", registry=registry
+        )
+        self.jobs_sent = Counter(
+            "jobs_sent_total", "Jobs of which the broker has taken word.", registry=registry
+        )
+        self.jobs_unsent = Counter(
+            "jobs_unsent_total",
+            "Jobs of which it has not: workers find them by looking.",
+            registry=registry,
+        )
         self.news_shared = Gauge(
             "news_shared",
             "1 while news passes between servers at once, 0 while each looks for itself.",

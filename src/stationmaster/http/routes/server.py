@@ -114,6 +114,11 @@ async def check_redis(request: Request) -> Response:
     return await _check(request, "redis")
 
 
+async def check_broker(request: Request) -> Response:
+    """Whether word of jobs goes through the broker: 200, or 503. Without one, 200 and `unused`."""
+    return await _check(request, "broker")
+
+
 async def _check(request: Request, name: str) -> Response:
     findings = await _health(request).findings()
     found = [finding for finding in findings if finding.component.name == name]
@@ -188,6 +193,7 @@ def install_probes(api: FastAPI) -> None:
     }
     _add(api, "/db-check", check_database, "Ask for the database", PartStatus, responses=gone)
     _add(api, "/redis-check", check_redis, "Ask for Redis", PartStatus, responses=gone)
+    _add(api, "/broker-check", check_broker, "Ask for the broker", PartStatus, responses=gone)
     metrics = {200: text, **problems(404)}
     _add(
         api,

@@ -64,7 +64,8 @@ class Worker:
         self._single = single
         self._running: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
         self._doorbell = asyncio.Event()
-        self._slots = Slots(slots, most_waiting=waiting, freed=self._doorbell.set)
+        self._slots = Slots(slots, most_waiting=waiting, freed=self._on_room)
+        self._has_room = asyncio.Event()
         self._draining = False
         self._claiming = asyncio.Lock()  # between a claim in the database and in `_running`
         self._idle = asyncio.Event()
@@ -91,6 +92,16 @@ class Worker:
 
     def hear(self) -> None:
         """There may be a run to claim, of this very process. Sooner than its job is claimed."""
+        self._doorbell.set()
+
+    async def room(self) -> None:
+        """Return once a run could begin here."""
+        while self._draining or not self._slots.free:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _on_room(self) -> None:
+        self._has_room.set()
         self._doorbell.set()
 
     def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
