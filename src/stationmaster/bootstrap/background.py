@@ -20,6 +20,7 @@ from stationmaster.budgets import Rollups
 from stationmaster.http.health import Health
 from stationmaster.http.services import Services
 from stationmaster.jobs import Job, Lease, Runner
+from stationmaster.jobs.inventory import count
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.sessions.runs.claims import Claims
 from stationmaster.sessions.runs.runs import QUEUED_JOB
@@ -79,6 +80,12 @@ def _always(given: Parts, look: float) -> dict[str, Work]:
         while True:
             with contextlib.suppress(Unavailable):
                 core.metrics.runs_queued.set((await given.services.runs.depth()).queued)
+                now = core.clock.now()
+                there = await count(core.database, now)
+                oldest = there.oldest_due
+                core.metrics.jobs_there(
+                    there.numbers, waited=0.0 if oldest is None else (now - oldest) / 1000
+                )
             await asyncio.sleep(MEASURE_S)
 
     broker, relay = core.dispatching.broker, core.dispatching.relay

@@ -20,6 +20,7 @@ from stationmaster.cli import (
     copy_database,
     demo,
     doctor,
+    jobs,
     keys,
     ledger,
     migrate,
@@ -87,6 +88,7 @@ def build() -> typer.Typer:
     app.add_typer(_cache(), name="cache")
     app.add_typer(_calls(), name="calls")
     app.add_typer(_ledger(), name="ledger")
+    app.add_typer(_jobs(), name="jobs")
     app.command("migrate")(migrate.migrate)
     app.command("copy-database")(copy_database.copy_database)
     app.command("check")(check.check)
@@ -211,6 +213,15 @@ def _ledger() -> typer.Typer:
     group = _group("Check the books of this server's database, and sum them anew.")
     group.command("verify")(ledger.verify)
     group.command("rebuild")(ledger.rebuild)
+    return group
+
+
+def _jobs() -> typer.Typer:
+    group = _group("Look at the jobs of this server's database; replay or discard parked ones.")
+    group.command("list")(jobs.list_jobs)
+    group.command("show")(jobs.show)
+    group.command("replay")(jobs.replay)
+    group.command("discard")(jobs.discard)
     return group
 
 

@@ -4,6 +4,7 @@ Every label has a bounded set of values: routes by template, models and endpoint
 many seen. No label holds a key, a user, a run or anything a client wrote freely.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -242,6 +243,17 @@ class Metrics:
         self.broker_waiting = Gauge(
             "broker_messages_waiting", "Messages about jobs at the broker.", registry=registry
         )
+        self._jobs = Gauge(
+            "jobs",
+            "Jobs in the database, by kind and state: waiting, running or parked.",
+            ("kind", "state"),
+            registry=registry,
+        )
+        self._jobs_oldest = Gauge(
+            "jobs_oldest_seconds",
+            "How long the first waits of the jobs that are due.",
+            registry=registry,
+        )
         self.jobs_sent = Counter(
             "jobs_sent_total", "Jobs of which the broker has taken word.", registry=registry
         )
@@ -348,6 +360,13 @@ class Metrics:
         """Tell what a tier of the response cache keeps; `size` in bytes."""
         self._cache_entries.labels(tier).set(entries)
         self._cache_bytes.labels(tier).set(size)
+
+    def jobs_there(self, numbers: Mapping[tuple[str, str], int], *, waited: float) -> None:
+        """Tell how many jobs there are, by state and kind; `waited` is in seconds."""
+        self._jobs.clear()
+        for (state, kind), number in numbers.items():
+            self._jobs.labels(kind, state).set(number)
+        self._jobs_oldest.set(waited)
 
     def call_refused(self, subject_kind: str) -> None:
         """Count one call that a budget did not cover."""
