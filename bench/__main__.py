@@ -25,6 +25,7 @@ BENCHMARKS = (
     "budgets",
     "ledger",
     "keys",
+    "jobs",
 )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -37,7 +37,7 @@ def list_jobs(
     output: OutputOption = None,
 ) -> None:
     """List the jobs of this database, the oldest first. What is done is not among them."""
-    chosen = cast("State | None", None if state is None else state.value)
+    chosen: State | None = None if state is None else state.value
 
     async def work(inventory: "Inventory") -> "list[Listed]":
         return await inventory.list(state=chosen, kind=kind, limit=limit)
