@@ -96,6 +96,7 @@ ROWS: Mapping[str, Row] = {
     "POST /v1/messages/count_tokens": Row("write:messages", CALL),
     "POST /v1/chat/completions": Row("write:messages", CALL),
     "POST /v1/responses": Row("write:messages", {"model": "haiku", "input": "x"}),
+    "POST /v1/responses/input_tokens": Row("write:messages", {"model": "haiku", "input": "x"}),
     "GET /v1/responses/{response_id}": Row("write:messages"),
     "DELETE /v1/responses/{response_id}": Row("write:messages"),
     "GET /v1/responses/{response_id}/input_items": Row("write:messages"),

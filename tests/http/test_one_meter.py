@@ -27,7 +27,7 @@ CALLS: dict[str, Any] = {
 }
 FREE = {
     # Nothing is spent: a count, and a choice that is explained.
-    *("/v1/messages/count_tokens", "/v1/route"),
+    *("/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/route"),
     # Not without a provider of that format, and then in the same way as a chat.
     "/v1/embeddings",
 }

@@ -269,3 +269,35 @@ async def test_a_batch_cannot_name_a_response_of_the_operators_account(house: Ho
         assert made.error_file_id is not None
         told = (await sdk.files.content(made.error_file_id)).text
     assert "previous_response_id" in told
+
+
+async def test_the_input_of_a_response_is_counted(house: House) -> None:
+    async with client(house) as sdk:
+        first = await sdk.responses.create(model="haiku", input="Say pear, and mean it. " * 20)
+        alone = await sdk.responses.input_tokens.count(model="haiku", input="And apple.")
+        after = await sdk.responses.input_tokens.count(
+            model="haiku", input="And apple.", previous_response_id=first.id
+        )
+        assert alone.object == "response.input_tokens"
+        assert 0 < alone.input_tokens < after.input_tokens
+        # One that does not count is estimated for.
+        guessed = await sdk.responses.input_tokens.with_raw_response.count(
+            model="gpt-5", input="And apple."
+        )
+        assert guessed.headers["x-stationmaster-estimated"] == "true"
+        assert guessed.parse().input_tokens > 0
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.input_tokens.count(
+                model="haiku", input="x", previous_response_id="resp_never"
+            )
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.input_tokens.count(model="nobody", input="x")
+    used = (await house.client.get("/v1/usage")).json()
+    assert used["total_calls"] == 1
+
+
+@pytest.mark.parametrize("path", ["resp_1/cancel", "compact", "resp_1/nothing"])
+async def test_what_is_not_there_is_refused_in_openais_words(house: House, path: str) -> None:
+    answer = await house.client.post(f"/v1/responses/{path}", json={"model": "haiku"})
+    assert answer.status_code in {404, 405}
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

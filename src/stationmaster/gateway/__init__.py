@@ -2,7 +2,8 @@
 
 from stationmaster.gateway.call import GatewayCall
 from stationmaster.gateway.catalogue import Catalogue
-from stationmaster.gateway.dispatch import Counted, Gateway
+from stationmaster.gateway.counting import Counted
+from stationmaster.gateway.dispatch import Gateway
 from stationmaster.gateway.pricing import ModelFacts, Pricing
 from stationmaster.gateway.routing import Models, Route, Target
 from stationmaster.gateway.upstreams import Care, UpstreamOf

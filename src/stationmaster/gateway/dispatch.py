@@ -1,10 +1,9 @@
 """The one way to a model: parse, route, hold, send, settle."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
-import msgspec
 import structlog
 
 from stationmaster.budgets.definition import check_tags
@@ -13,14 +12,21 @@ from stationmaster.cache import AnswerCache
 from stationmaster.calls import CallKeeper
 from stationmaster.gateway.abilities import able
 from stationmaster.gateway.admission import Admission, Candidate, countable
-from stationmaster.gateway.attempt import Attempt, Services, check_credentials, read_whole
+from stationmaster.gateway.attempt import Attempt, Services
 from stationmaster.gateway.body import CallBody
 from stationmaster.gateway.cacheable import Wish, question, wish_of
 from stationmaster.gateway.cached import CachedCall
 from stationmaster.gateway.call import Following, GatewayCall
 from stationmaster.gateway.catalogue import Catalogue
+from stationmaster.gateway.counting import (
+    ESTIMATED,
+    Counted,
+    ask_count,
+    exact_count,
+    in_openais_words,
+    told,
+)
 from stationmaster.gateway.formats import BOUND, PARSERS, Reply, asking_for_usage, bounded_by
-from stationmaster.gateway.messages_body import parse_messages
 from stationmaster.gateway.openai_body import parse_chat
 from stationmaster.gateway.openai_usage import UsageFilter
 from stationmaster.gateway.ports import CallObserver, Meter
@@ -28,12 +34,12 @@ from stationmaster.gateway.pricing import Pricing, Rates
 from stationmaster.gateway.routing import Models, Target
 from stationmaster.gateway.tape import Tape
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import Denied, Invalid, NotFound, Upstream
+from stationmaster.kernel.errors import Denied, Invalid, NotFound
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.limits import Limiter
-from stationmaster.limits.grant import NOTHING, UNLIMITED, Standing
-from stationmaster.providers.base import Headers, Operation, Provider, ProviderRequest
+from stationmaster.limits.grant import NOTHING, UNLIMITED
+from stationmaster.providers.base import Operation, Provider, ProviderRequest
 from stationmaster.providers.headers import to_provider
 
 log = structlog.get_logger(__name__)
@@ -54,29 +60,10 @@ DEFAULT_ANSWER = 32_000
 EXPECTED_OUTPUT = 1_000
 """Tokens, for rate limits, where the client names no bound."""
 
-ESTIMATED: Headers = (("content-type", "application/json"), ("x-stationmaster-estimated", "true"))
-
 EXPECTED_BYTES_PER_TOKEN = 4
 """For rate limits, which are put right afterwards: English has about as many."""
 
 ClientHeaders = Iterable[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The provider's answer to a token count, errors included."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    standing: Standing = UNLIMITED
-
-
-class _InputTokens(msgspec.Struct):
-    input_tokens: int
-
-
-_input_tokens = msgspec.json.Decoder(_InputTokens)
 
 
 class Gateway:
@@ -287,15 +274,18 @@ class Gateway:
         headers: ClientHeaders = (),
         query: str = "",
         *,
+        operation: Operation = "count_tokens",
         address: str | None = None,
     ) -> Counted:
         """Count the input tokens of a request. Costs nothing, and needs no hold.
+
+        The answer is in the words of `operation`; of `responses` they are OpenAI's.
 
         Raises `Denied`, `Invalid` and `RateLimited` as `admit`, and `Upstream` where no answer
         came.
         """
         principal.require(SCOPE)
-        body = parse_messages(raw, counting=True)
+        body = PARSERS[operation](raw)
         self._check_models(principal, body)
         standing = UNLIMITED
         if self._limiter is not None:
@@ -303,16 +293,20 @@ class Gateway:
         target = self._models.targets(body.model)[0]
         provider, model = target.upstream.provider, target.model
         if "count_tokens" not in provider.operations:
-            estimate = msgspec.json.encode(
-                {"input_tokens": -(-len(raw) // EXPECTED_BYTES_PER_TOKEN)}
-            )
-            return Counted(HTTPStatus.OK, ESTIMATED, estimate, standing)
-        sent = raw if model == body.model else body.with_model(model)
+            estimate = -(-len(raw) // EXPECTED_BYTES_PER_TOKEN)
+            return Counted(HTTPStatus.OK, ESTIMATED, told(operation, estimate), standing)
+        if operation == "responses":
+            rates = _rates(self._models.pricing, target, body)
+            sent = countable(_translated(body, provider, model, rates)[0], model)
+        else:
+            sent = raw if model == body.model else body.with_model(model)
         target.upstream.engage()
         try:
-            counted = await _ask_count(provider, model, sent, to_provider(headers), query)
+            counted = await ask_count(provider, model, sent, to_provider(headers), query)
         finally:
             target.upstream.disengage()
+        if operation == "responses":
+            counted = in_openais_words(counted)
         return replace(counted, standing=standing)
 
     def may_use(self, principal: Principal, name: str) -> bool:
@@ -396,7 +390,9 @@ class _Asked:
         async def count(asked: CallBody) -> int | None:
             if asked.operation != "messages" or "count_tokens" not in provider.operations:
                 return None
-            return await _count(provider, model, countable(asked, model), self.passing, self.query)
+            return await exact_count(
+                provider, model, countable(asked, model), self.passing, self.query
+            )
 
         return Candidate(context, provider, rates, count, body, target.prices, reply)
 
@@ -456,35 +452,3 @@ def _tags(principal: Principal, headers: Sequence[tuple[str, str]]) -> tuple[str
     if not words:
         return ()
     return check_tags(tuple(word.strip() for word in ",".join(words).split(",")))
-
-
-async def _ask_count(
-    provider: Provider, model: str, raw: bytes, headers: Headers, query: str
-) -> Counted:
-    request = ProviderRequest(
-        operation="count_tokens",
-        model=model,
-        body=raw,
-        headers=headers,
-        stream=False,
-        query=query,
-    )
-    reply = await provider.send(request)
-    try:
-        check_credentials(reply.status, provider.name)
-        return Counted(reply.status, reply.headers, await read_whole(reply))
-    finally:
-        await reply.aclose()
-
-
-async def _count(
-    provider: Provider, model: str, raw: bytes, headers: Headers, query: str
-) -> int | None:
-    """The exact count, for a hold. None where the provider does not tell."""
-    try:
-        counted = await _ask_count(provider, model, raw, headers, query)
-        if counted.status != HTTPStatus.OK:
-            return None
-        return max(0, _input_tokens.decode(counted.body).input_tokens)
-    except (Upstream, NotFound, msgspec.DecodeError):
-        return None

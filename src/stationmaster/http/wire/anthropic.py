@@ -47,6 +47,6 @@ def _told_frame(body: bytes, request_id: str) -> bytes:
 
 FACES = {
     MESSAGES: Face("messages", refuse, _frame, _told_frame, PING),
-    COUNT_TOKENS: Face("count_tokens", refuse, _frame, _told_frame, PING),
+    COUNT_TOKENS: Face("count_tokens", refuse, _frame, _told_frame, PING, counts=True),
 }
 """By path."""

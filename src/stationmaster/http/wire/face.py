@@ -14,6 +14,7 @@ Refusal = tuple[int, RawHeaders, bytes]
 class Face:
     """One endpoint. `refuse` and `frame` are given an error and the request's id.
 
+    With `counts` the input's tokens are counted, and no model answers.
     `frame` is an error inside a stream that has begun; `told` makes such a frame of the body with
     which a provider refused. `ping` is what says nothing in a stream.
     """
@@ -23,3 +24,4 @@ class Face:
     frame: Callable[[Exception, str], bytes]
     told: Callable[[bytes, str], bytes]
     ping: bytes
+    counts: bool = False

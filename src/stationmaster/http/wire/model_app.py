@@ -113,9 +113,11 @@ class ModelApp:
         query = scope["query_string"].decode("latin-1")
         client = _Client(receive)
         async with client:
-            if face.operation == "count_tokens":
+            if face.counts:
+                if face.operation == "responses" and self._responses is not None:
+                    raw = (await remember(principal, raw, self._responses)).raw
                 counted = await self._gateway.count_tokens(
-                    principal, raw, headers, query, address=address
+                    principal, raw, headers, query, operation=face.operation, address=address
                 )
                 note(scope, counted.standing)
                 await exchange.whole(counted.status, _raw(counted.headers), counted.body)

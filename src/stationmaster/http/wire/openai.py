@@ -7,6 +7,7 @@ from stationmaster.http.wire.face import Face, Refusal
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 EMBEDDINGS = "/v1/embeddings"
 
 PING = b": ping\n\n"
@@ -51,6 +52,7 @@ def _told_event(body: bytes, request_id: str) -> bytes:
 FACES = {
     CHAT: Face("chat", refuse, _frame, _told, PING),
     RESPONSES: Face("responses", refuse, _event, _told_event, PING),
+    INPUT_TOKENS: Face("responses", refuse, _event, _told_event, PING, counts=True),
     EMBEDDINGS: Face("embeddings", refuse, _frame, _told, PING),
 }
 """By path."""

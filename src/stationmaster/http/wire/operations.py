@@ -120,6 +120,16 @@ def paths(security: list[dict[str, list[str]]]) -> dict[str, Any]:
             required=["model", "input"],
             answers=_STREAMED,
         ),
+        openai.INPUT_TOKENS: _post(
+            "count_response_input",
+            "Count the input tokens of a response",
+            "In OpenAI's Responses format, `previous_response_id` included. It costs nothing. Where"
+            " the model's provider does not count, the answer is an estimate, and"
+            " `x-stationmaster-estimated` says so.",
+            fields={"model": _MODEL, "input": {"anyOf": [{"type": "string"}, _LIST]}},
+            required=["model", "input"],
+            answers=_ANSWER,
+        ),
         openai.EMBEDDINGS: _post(
             "embeddings",
             "Turn texts into vectors",
