@@ -149,7 +149,8 @@ async def test_an_upstream_that_stays_silent_costs_nothing(key: Principal) -> No
     ):
         with pytest.raises(UpstreamTimeout):
             await at.gateway.messages(key, asking(stream=True))
-        await gone(upstream.calls[0])
+        (call,) = await upstream.wait_for_calls(1)
+        await gone(call)
     at.check_settled_once("error")
     assert at.meter.spent == 0
 

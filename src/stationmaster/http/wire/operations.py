@@ -120,16 +120,7 @@ def paths(security: list[dict[str, list[str]]]) -> dict[str, Any]:
             required=["model", "input"],
             answers=_STREAMED,
         ),
-        openai.INPUT_TOKENS: _post(
-            "count_response_input",
-            "Count the input tokens of a response",
-            "In OpenAI's Responses format, `previous_response_id` included. It costs nothing. Where"
-            " the model's provider does not count, the answer is an estimate, and"
-            " `x-stationmaster-estimated` says so.",
-            fields={"model": _MODEL, "input": {"anyOf": [{"type": "string"}, _LIST]}},
-            required=["model", "input"],
-            answers=_ANSWER,
-        ),
+        openai.INPUT_TOKENS: _counting_input(),
         openai.EMBEDDINGS: _post(
             "embeddings",
             "Turn texts into vectors",
@@ -151,6 +142,19 @@ def paths(security: list[dict[str, list[str]]]) -> dict[str, Any]:
             operation["security"] = security
             operation["responses"] |= _refusals(shape, money=path not in _FREE)
     return described
+
+
+def _counting_input() -> dict[str, Any]:
+    return _post(
+        "count_response_input",
+        "Count the input tokens of a response",
+        "In OpenAI's Responses format, `previous_response_id` included. It costs nothing. Where"
+        " the model's provider does not count, the answer is an estimate, and"
+        " `x-stationmaster-estimated` says so.",
+        fields={"model": _MODEL, "input": {"anyOf": [{"type": "string"}, _LIST]}},
+        required=["model", "input"],
+        answers=_ANSWER,
+    )
 
 
 _UNPAID = ("400", "401", "403", "404", "429", "503")
