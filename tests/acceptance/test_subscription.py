@@ -5,8 +5,8 @@ import os
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from stationmaster.agents.claude_code import (
     OwnLogin,
     SubscriptionLogin,
 )
+from stationmaster.agents.claude_code.launcher import AgentProcess
+from stationmaster.agents.claude_code.provider import ClaudeCodeProvider
 from stationmaster.kernel.principal import ALL, Principal
 from stationmaster.migrations import migrate
+from stationmaster.providers.conformance import Subject
 from stationmaster.sessions.runs.claims import Claim
 from stationmaster.sessions.runs.executor import Execution, Surroundings
 from stationmaster.sessions.runs.record import Run
@@ -111,10 +114,9 @@ class Stand:
 @asynccontextmanager
 async def _behind_tls(upstream: wire.WireUpstream, context: ssl.SSLContext) -> AsyncIterator[int]:
     """Serve `upstream` over TLS as well; the port."""
-    assert upstream._runner is not None
-    site = web.TCPSite(upstream._runner, "127.0.0.1", 0, ssl_context=context)
+    site = web.TCPSite(upstream.runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
-    yield upstream._runner.addresses[-1][1]
+    yield upstream.runner.addresses[-1][1]
 
 
 @pytest.fixture
@@ -305,3 +307,28 @@ async def test_a_server_that_cannot_confine_it_does_not_start(tmp_path: Path) ->
     await server.client.aclose()
     assert "full sandbox alone" in server.output
     assert "sk-ant-" not in server.output
+
+
+async def test_a_model_call_by_the_login_goes_the_same_way_and_leaves_nothing(
+    stand: Stand,
+) -> None:
+    told = wire.Reply((wire.Text("Here it is: lantern."),), wire.Usage(40, 20))
+    stand.anthropic.script = lambda _: told
+    trusting = stand.core.agent
+    assert isinstance(trusting, Trusting)
+
+    def asked(spec: LaunchSpec, words: Sequence[str]) -> AbstractAsyncContextManager[AgentProcess]:
+        trusted = {**spec.add_env, "NODE_EXTRA_CA_CERTS": str(trusting.certificate)}
+        return trusting.real.asked(replace(spec, add_env=trusted), words)
+
+    provider = ClaudeCodeProvider(asked, directory=stand.directory / "calls")
+    subject = Subject(provider)
+    message = json.loads(await subject.asked(subject.request("lantern")))
+    assert message["content"] == [{"type": "text", "text": "Here it is: lantern."}]
+    assert message["usage"]["output_tokens"] == 20
+    (call,) = stand.anthropic.message_calls
+    assert call.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert stand.gateway.calls == []
+    await provider.aclose()
+    assert trusting.real.alive() == 0
+    assert list((stand.directory / "calls").iterdir()) == []

@@ -16,6 +16,7 @@ from stationmaster.agents.pool import Pool
 from stationmaster.batches import Executor, Traffic
 from stationmaster.batches.prompts import PromptPool
 from stationmaster.bootstrap import background, batching, identity, money, parts
+from stationmaster.bootstrap.by_login import by_login
 from stationmaster.bootstrap.caching import Caching, caching
 from stationmaster.bootstrap.conversing import conversing, seats
 from stationmaster.bootstrap.kept_calls import KeptCalls, kept_calls
@@ -132,7 +133,8 @@ async def running(
         if does.works and settings.agent != "scripted":
             await identity.note_rung(core.database, core.record, rung)
         provider = await parts.provider(stack, settings)
-        modelling = Modelling(settings, core.clock, redactor, provider)
+        login = by_login(settings, agent)
+        modelling = Modelling(settings, core.clock, redactor, provider, login)
         stack.push_async_callback(modelling.aclose)
         if provider.name == "offline":
             warnings.append(OFFLINE)

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from stationmaster.bootstrap.by_login import ByLogin
 from stationmaster.gateway import (
     Care,
     Catalogue,
@@ -41,6 +42,7 @@ TELL_S = 5.0  # how old metrics of providers may be
 PRICES: Mapping[str, str] = {
     "anthropic": ANTHROPIC,
     "bedrock": ANTHROPIC,
+    "claude_code": ANTHROPIC,
     "offline": ANTHROPIC,
     "ollama": FREE,
     "openai": "openai",
@@ -52,6 +54,11 @@ PATIENT = frozenset({"ollama"})
 """Kinds of providers that try again by themselves."""
 
 
+CLAUDE_CODE = "claude_code"
+FEW = 2
+"""Calls at once by a login, where its entry says nothing: each is a process of some 200 MB."""
+
+
 class Modelling:
     """Keeps the gateway's models as the file says. `builtin` answers what the file does not name.
 
@@ -59,10 +66,16 @@ class Modelling:
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock, redactor: Redactor, builtin: Provider
+        self,
+        settings: Settings,
+        clock: Clock,
+        redactor: Redactor,
+        builtin: Provider,
+        by_login: ByLogin | None = None,
     ) -> None:
         """Make the models that `settings` came with. Raises `Invalid` where they cannot be made."""
         self._settings = settings
+        self._by_login = by_login
         self._clock = clock
         self._redactor = redactor
         self._care = Care(
@@ -107,11 +120,29 @@ class Modelling:
             inactivity=settings.inactivity_timeout,
             total=settings.api_timeout,
         )
-        provider = make(entry.kind, name, entry.options, timeouts)
-        care = replace(self._care, max_concurrent=entry.max_concurrent)
+        if entry.kind == CLAUDE_CODE:
+            provider = self._claude_code(name, entry, timeouts)
+        else:
+            provider = make(entry.kind, name, entry.options, timeouts)
+        few = FEW if entry.kind == CLAUDE_CODE else None
+        care = replace(self._care, max_concurrent=entry.max_concurrent or few)
         if entry.kind in PATIENT:
             care = replace(care, retries=0, connect_retries=0)
         return UpstreamOf(provider, care)
+
+    def _claude_code(self, name: str, entry: ProviderEntry, timeouts: Timeouts) -> Provider:
+        if self._by_login is None:
+            raise Invalid(
+                f"The provider {name!r} (claude_code) needs a server with a subscription login"
+                " (CLAUDE_CODE_CREDENTIALS_SECRET) that runs agents.",
+                param="type",
+            )
+        if entry.options:
+            unknown = next(iter(entry.options))
+            raise Invalid(
+                f"The provider {name!r} (claude_code) has no option {unknown!r}.", param=unknown
+            )
+        return self._by_login(name, timeouts)
 
     def reload(self, gateway: Gateway) -> bool:
         """Read the file again, and use it. False where it is not usable: the log says why."""

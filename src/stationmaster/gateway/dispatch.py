@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 import structlog
 
+from stationmaster.access.roles import is_operator
 from stationmaster.budgets.definition import check_tags
 from stationmaster.budgets.entry import CallContext
 from stationmaster.cache import AnswerCache
@@ -171,6 +172,7 @@ class Gateway:
         found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
         if provider is not None:
             found = _at(provider, found)
+        found = _permitted(asked.principal, found)
         if models.pricing.lacks:
             found = able(found, models.pricing.lacks, asked.body)
         engaged = [target.upstream for target in found]
@@ -336,6 +338,22 @@ def _at(provider: str, targets: list[Target]) -> list[Target]:
         raise NotFound(
             f"model: The provider {provider} does not serve it.",
             code="unknown_model",
+            param="model",
+        )
+    return kept
+
+
+def _permitted(principal: Principal, targets: list[Target]) -> list[Target]:
+    """Those that the caller may have. Raises `Denied` where a login is for its owner alone."""
+    kept = [
+        target
+        for target in targets
+        if not getattr(target.upstream.provider, "owner_only", False) or is_operator(principal)
+    ]
+    if targets and not kept:
+        raise Denied(
+            "This model answers by a login that is its owner's alone.",
+            code="owner_only",
             param="model",
         )
     return kept

@@ -4,8 +4,8 @@ import asyncio
 import importlib.util
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -172,7 +172,39 @@ class ClaudeCodeAgent:
 
     # --- one launch ---------------------------------------------------------------------------
 
-    async def _start_process(self, slot: _Slot, found: Probe) -> AgentProcess:
+    @property
+    def has_login(self) -> bool:
+        """Whether agents can be given a login of their own."""
+        return self._login is not None
+
+    @asynccontextmanager
+    async def asked(self, spec: LaunchSpec, words: Sequence[str]) -> AsyncIterator[AgentProcess]:
+        """The CLI with `words` in the place of an agent's, confined as an agent; killed at the end.
+
+        Raises `AgentUnavailable`.
+        """
+        if self._closed:
+            raise AgentUnavailable("The server is stopping.", code="agent_stopping")
+        found = await self.probe()
+        if spec.own_login:
+            self._check_login(found)
+        self._start_background()
+        slot = _Slot(secrets.token_hex(8), spec)
+        self._slots[slot.name] = slot
+        process: AgentProcess | None = None
+        try:
+            if self._prober.own_uids:
+                await finish(self._lease(slot))
+            process = await self._start_process(slot, found, words)
+            yield process
+        finally:
+            if process is not None:
+                await finish(process.kill())
+            await finish(self._release(slot))
+
+    async def _start_process(
+        self, slot: _Slot, found: Probe, words: Sequence[str] | None = None
+    ) -> AgentProcess:
         await self._prepare(slot, found)
         cell = await asyncio.to_thread(self._cell, slot.spec, slot.uid)
         boxed = found.rung == "bubblewrap"
@@ -187,7 +219,7 @@ class ClaudeCodeAgent:
             path=command.search_path(self._readonly_paths),
         )
         return await AgentProcess.start(
-            [*found.wrap(cell), *command.arguments(slot.spec, worn)],
+            [*found.wrap(cell), *(command.arguments(slot.spec, worn) if words is None else words)],
             env=env,
             cwd=slot.spec.directory or slot.spec.workspace,
             marker=self._reaper.mark(slot.name),

@@ -1,0 +1,144 @@
+"""The CLI as a provider: the public suite, with the real CLI and a scripted upstream behind it."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stationmaster.agents.claude_code import ClaudeCodeAgent
+from stationmaster.agents.claude_code.provider import ClaudeCodeProvider
+from stationmaster.agents.claude_code.question import QuestionRefusedError, question_of
+from stationmaster.kernel.errors import UpstreamTimeout
+from stationmaster.providers.conformance import ENDLESS, Check, Subject, checks_for, whole
+from stationmaster.providers.conformance.conduct import keeps_calls_apart
+from stationmaster.providers.upstream import Timeouts
+from tests.support.wire_upstream import Reply, Text, Usage, WireUpstream
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+UNKNOWN = "no-such-model"
+
+
+def echo(request: dict[str, Any]) -> Reply:
+    if request["model"] == UNKNOWN:
+        return Reply(status=404, message=f"model: {UNKNOWN}")
+    # The CLI tells the model of its surroundings, before or after what the user says.
+    said = re.findall(r"Say (\w+)\.", json.dumps(request["messages"]))
+    word = said[-1] if said else "nothing"
+    answer = Text(f"Here it is: {word}. " + "And more words. " * 5)
+    return Reply((answer,), Usage(40, 20), hang_after=5 if word == ENDLESS else None)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[WireUpstream]:
+    async with WireUpstream(echo) as running:
+        yield running
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[ClaudeCodeAgent]:
+    made = ClaudeCodeAgent(state_dir=tmp_path / "data", sandbox="off")
+    (tmp_path / "data").mkdir()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def provider(
+    tmp_path: Path, agent: ClaudeCodeAgent, upstream: WireUpstream
+) -> AsyncIterator[ClaudeCodeProvider]:
+    made = provider_of(tmp_path, agent, upstream, Timeouts())
+    yield made
+    await made.aclose()
+    assert agent.alive() == 0
+    assert list(tmp_path.glob("calls/*")) == []
+
+
+def provider_of(
+    tmp_path: Path, agent: ClaudeCodeAgent, upstream: WireUpstream, timeouts: Timeouts
+) -> ClaudeCodeProvider:
+    return ClaudeCodeProvider(
+        agent.asked,
+        directory=tmp_path / "calls",
+        timeouts=timeouts,
+        own_login=False,
+        gateway_url=upstream.url,
+        token="a-token",
+    )
+
+
+# Forty processes at once are not what it is for: it has a place for a few.
+CHECKS = [check for check in checks_for({"messages"}) if check is not keeps_calls_apart]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_conforms(check: Check, provider: ClaudeCodeProvider, upstream: WireUpstream) -> None:
+    async def closed() -> None:
+        async with asyncio.timeout(30):
+            await upstream.message_calls[-1].done.wait()
+        assert upstream.message_calls[-1].disconnected
+
+    await check(Subject(provider, unknown_model=UNKNOWN, upstream_closed=closed))
+
+
+async def test_what_the_model_is_asked(
+    provider: ClaudeCodeProvider, upstream: WireUpstream
+) -> None:
+    """Its user's words, the system prompt, the bound; no tools, and no history."""
+    subject = Subject(provider)
+    await subject.asked(subject.request("lantern", system="Speak like a lighthouse."))
+    (call,) = upstream.message_calls
+    sent = call.body
+    assert sent["max_tokens"] == 1024
+    assert not sent.get("tools")
+    assert "Speak like a lighthouse." in json.dumps(sent["system"])
+    assert "Say lantern." in json.dumps(sent["messages"])
+    assert [each["role"] for each in sent["messages"]].count("assistant") == 0
+
+
+async def test_a_silent_model_is_given_up(
+    tmp_path: Path, agent: ClaudeCodeAgent, upstream: WireUpstream
+) -> None:
+    slow = provider_of(tmp_path, agent, upstream, Timeouts(inactivity=0.5))
+    subject = Subject(slow)
+    reply = await slow.send(subject.request(ENDLESS, stream=True))
+    with pytest.raises(UpstreamTimeout):
+        await whole(reply)
+    assert agent.alive() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        *(({name: 1}, name) for name in ("temperature", "top_p", "tools", "tool_choice")),
+        *(({name: 1}, name) for name in ("thinking", "stop_sequences", "metadata", "new")),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": "a"}] * 3}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+        ({"system": 7}, "system"),
+        ({"system": [{"type": "text", "text": "a"}, 7]}, "system"),
+    ],
+)
+def test_what_it_cannot_ask_is_refused_by_name(change: dict[str, Any], named: str) -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello."}]}
+    assert question_of(json.dumps(body).encode(), "m").max_tokens == 9
+    with pytest.raises(QuestionRefusedError, match=named):
+        question_of(json.dumps(body | change).encode(), "m")
+
+
+async def test_a_refusal_is_a_reply_and_starts_nothing(
+    provider: ClaudeCodeProvider, agent: ClaudeCodeAgent
+) -> None:
+    subject = Subject(provider)
+    reply = await provider.send(subject.request(temperature=0))
+    assert reply.status == 400
+    error = json.loads(await whole(reply))["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith("temperature:")
+    assert agent.alive() == 0
