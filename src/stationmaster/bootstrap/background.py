@@ -25,6 +25,7 @@ from stationmaster.kernel.errors import Unavailable
 from stationmaster.sessions.runs.claims import Claims
 from stationmaster.sessions.runs.runs import QUEUED_JOB
 from stationmaster.sessions.runs.seats import Seats
+from stationmaster.sessions.runs.stranded import sweep_stranded
 from stationmaster.sessions.runs.worker import Worker
 from stationmaster.sessions.sessions import DELETED_JOB
 
@@ -142,6 +143,8 @@ def _periodic(given: Parts) -> dict[str, Work]:
             if gone := await asyncio.to_thread(core.files.sweep, core.clock.now()):
                 log.info("Left-over files were deleted.", directories=gone)
             with contextlib.suppress(Unavailable):
+                if gone := await sweep_stranded(core.database, core.files):
+                    log.info("Uploads that no task uses were deleted.", directories=gone)
                 await core.stored_files.sweep()
                 await services.idempotency.sweep()
                 await services.responses.sweep()

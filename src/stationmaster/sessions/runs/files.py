@@ -254,6 +254,14 @@ class RunFiles:
         except FileNotFoundError:
             return None
 
+    def prepared(self) -> list[str]:
+        """The ids of the sessions of which there is a workspace under their own name."""
+        return [name for name in self._workspaces.names() if name.startswith("sesn_")]
+
+    def strip(self, session_id: str) -> bool:
+        """Remove what lies under a session's own name; True where nothing of it is left."""
+        return self._workspaces.remove(self._workspaces.root / "sessions" / session_id)
+
     def sweep(self, now: Millis) -> int:
         """Delete what interrupted uploads and removals have left; return how many are gone."""
         return self._workspaces.sweep(now)

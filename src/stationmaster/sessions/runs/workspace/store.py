@@ -84,6 +84,11 @@ class Workspaces:
             finally:
                 os.close(pit)
 
+    def names(self) -> list[str]:
+        """The names of the sessions' own workspaces that are there."""
+        with typed_errors():
+            return sorted(path.name for path in self._make("sessions").iterdir())
+
     def sweep(self, now: Millis) -> int:
         """Delete what earlier processes left in trash and staging; return how many are gone."""
         gone = 0
