@@ -8,15 +8,18 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stationmaster.cli.exits import Exit
 from tests.acceptance.test_cli import Done, command, environment
 from tests.support.server import ADMIN_KEY, ServerProcess
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
 TASK = "Print the first 5 prime numbers."
+CTRL_C = "\x03"
 CALLS = 3  # of tools, that the offline script makes for it: write, run, read
 
 
@@ -47,6 +50,12 @@ class Shell:
                 for item in listed["approvals"]:
                     if item["id"] not in but:
                         return str(item["id"])
+
+    async def until(self, path: str, done: Callable[[Any], bool]) -> None:
+        """Wait until an answer of the server's is so."""
+        async with asyncio.timeout(60):
+            while not done((await self.server.client.get(path)).raise_for_status().json()):
+                await asyncio.sleep(0.05)
 
     async def chat(self, *arguments: str, stdin: str) -> Done:
         process = await asyncio.create_subprocess_exec(
@@ -97,26 +106,54 @@ async def test_a_conversation_in_a_real_terminal(shell: Shell) -> None:
         typed("/exit")
 
 
+async def test_ctrl_c_ends_the_turn_and_at_the_prompt_it_leaves(tmp_path: Path) -> None:
+    env = {"PROVIDER": "offline", "OFFLINE_DELAY": "10s"}  # a model that thinks before each call
+    async with ServerProcess(tmp_path, env) as server:
+        shell = Shell(server, tmp_path)
+        async with terminal(shell, code=Exit.INTERRUPTED) as (typed, shown):
+            await shown("you> ")
+            typed(TASK)
+            session = json.loads(await shell.said("sessions", "list", "-o", "json"))["sessions"][0]
+            here = f"/v1/sessions/{session['id']}"
+            await shell.until(here, lambda found: found["status"] == "running")
+            typed(CTRL_C)
+            assert "Interrupting" in await shown("you> ")
+            await shell.until(f"{here}/turns", lambda found: bool(found["data"]))
+            [turn] = (await server.client.get(f"{here}/turns")).json()["data"]
+            assert turn["state"] == "interrupted"
+            typed("/session")  # the conversation goes on
+            await shown(session["id"])
+            await shown("you> ")
+            typed(CTRL_C)
+        shown_session = json.loads(
+            await shell.said("sessions", "show", session["id"], "-o", "json")
+        )
+        assert shown_session["status"] == "idle"
+        assert shown_session["archived_at"] is None
+
+
 @asynccontextmanager
 async def terminal(
-    shell: Shell,
+    shell: Shell, *, code: int = 0
 ) -> AsyncIterator[tuple[Callable[[str], None], Callable[[str], Awaitable[str]]]]:
-    """A chat in a pseudo terminal: how to type, and how to wait for what it shows."""
+    """A chat in a pseudo terminal: how to type, and how to wait for what it shows.
+
+    It is the process's own terminal, so a key can be a signal. At last it exits with `code`.
+    """
     ours, theirs = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stationmaster", "chat"),
+        *("setsid", "--ctty", sys.executable, "-m", "stationmaster", "chat"),
         cwd=shell.directory,
         env=environment(shell.directory, TERM="xterm", **shell.env),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        start_new_session=True,
     )
     os.close(theirs)
     screen = bytearray()
 
     def typed(line: str) -> None:
-        os.write(ours, f"{line}\n".encode())
+        os.write(ours, f"{line}\n".encode() if line != CTRL_C else CTRL_C.encode())
 
     async def shown(words: str) -> str:
         """What has come since the last time, as soon as `words` are among it."""
@@ -134,7 +171,7 @@ async def terminal(
     try:
         yield typed, shown
         async with asyncio.timeout(60):
-            assert await process.wait() == 0
+            assert await process.wait() == code
     finally:
         if process.returncode is None:
             process.kill()

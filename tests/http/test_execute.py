@@ -10,7 +10,9 @@ import pytest
 
 from stationmaster.agents.base import AgentFailure
 from stationmaster.agents.scripted import Fail, Say, Script, Think, UseTool, WaitFor
-from tests.http.conftest import House
+from tests.http import managed
+from tests.http.conftest import ADMIN, House
+from tests.support.sdk import sdk
 
 LONG: Script = (Think("Hm."), UseTool("Bash", {"command": "ls"}), Say("One."), Say("Two."))
 ENDS = {"completed", "error"}
@@ -264,6 +266,50 @@ async def test_a_client_that_goes_away(house: House, choice: str) -> None:
     said = frames_of((await house.client.get(f"/api/stream/{session}")).text)
     texts = [frame["content"] for frame in said if frame["type"] == "message"]
     assert texts == (["Begun.", "Done."] if choice == "continue" else ["Begun."])
+
+
+@pytest.mark.parametrize("choice", ["continue", "cancel"])
+@pytest.mark.parametrize("tool", ["asked about", "the client's"])
+async def test_a_client_that_goes_away_while_its_turn_waits_for_somebody(
+    house: House, choice: str, tool: str
+) -> None:
+    custom = tool == "the client's"
+    use = UseTool("weather", {"city": "Ulm"}) if custom else UseTool("Bash", {"command": "ls"})
+    house.agent.script = (use, Say("Done."))
+    async with sdk(house.url, ADMIN) as client:
+        session = await managed.talk(client, managed.WEATHER if custom else managed.ASK)
+        path = f"/api/stream/{session.id}"
+        async with (
+            asyncio.timeout(30),
+            watching(house, path, prompt="Go.", onDisconnect=choice) as frames,
+        ):
+            await anext(frames)
+            waiting = (await until_waiting(house))["event_id"]
+        if choice == "continue":
+            answer: Any = {"type": "user.tool_confirmation", "tool_use_id": waiting}
+            answer |= {"result": "allow"}
+            if custom:
+                answer = {"type": "user.custom_tool_result", "custom_tool_use_id": waiting}
+            await session.send(answer)
+        async with asyncio.timeout(20):
+            path = f"/v1/sessions/{session.id}/turns"  # of those that have ended
+            while not (await house.client.get(path)).json()["data"]:
+                await asyncio.sleep(0.02)
+        events = await session.events()
+        [call] = (await house.client.get("/v1/approvals")).json()["approvals"]
+    assert managed.said(events) == ("Done." if choice == "continue" else "")
+    assert events[-1].stop_reason.type == "end_turn"
+    wanted = {"continue": "answered" if custom else "allowed", "cancel": "cancelled"}
+    assert call["state"] == wanted[choice]
+
+
+async def until_waiting(house: House) -> dict[str, Any]:
+    """The call that waits, as soon as there is one."""
+    while True:
+        found: list[dict[str, Any]] = (await house.client.get("/v1/approvals")).json()["approvals"]
+        if found:
+            return found[0]
+        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
