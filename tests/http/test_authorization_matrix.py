@@ -199,6 +199,21 @@ ROWS: Mapping[str, Row] = {
     "POST /v1/environments/{environment_id}": Row("write:environments", {"name": "f"}),
     "DELETE /v1/environments/{environment_id}": Row("write:environments"),
     "POST /v1/environments/{environment_id}/archive": Row("write:environments"),
+    "POST /v1/environments/{environment_id}/keys": Row(
+        (KEYS, "read:environments", "work:environments"), {}
+    ),
+    "GET /v1/environments/{environment_id}/keys": Row(("read:environments", "list:keys")),
+    "DELETE /v1/environments/{environment_id}/keys/{key_id}": Row((KEYS, "read:environments")),
+    "GET /v1/environments/{environment_id}/work": Row("read:environments"),
+    "GET /v1/environments/{environment_id}/work/poll": Row("work:environments"),
+    "GET /v1/environments/{environment_id}/work/stats": Row("read:environments"),
+    "GET /v1/environments/{environment_id}/work/{work_id}": Row("read:environments"),
+    "POST /v1/environments/{environment_id}/work/{work_id}": Row(
+        "write:environments", {"metadata": {}}
+    ),
+    "POST /v1/environments/{environment_id}/work/{work_id}/ack": Row("work:environments"),
+    "POST /v1/environments/{environment_id}/work/{work_id}/heartbeat": Row("work:environments"),
+    "POST /v1/environments/{environment_id}/work/{work_id}/stop": Row("write:environments", {}),
     "POST /v1/sessions": Row(
         "write:sessions", {"agent": f"agent_{ULID}", "environment_id": f"env_{ULID}"}
     ),
@@ -341,6 +356,7 @@ NEVER = {
     "invite_id": f"invite_{ULID}",
     "agent_id": f"agent_{ULID}",
     "environment_id": f"env_{ULID}",
+    "work_id": f"work_{ULID}",
     "session_id": f"sesn_{ULID}",
     "thread_id": f"sthr_{ULID}",
     "resource_id": f"sesrsc_{ULID}",

@@ -143,7 +143,8 @@ async def test_a_wrong_definition_is_named_and_makes_nothing(
 @pytest.mark.parametrize(
     ("config", "param"),
     [
-        ({"type": "self_hosted"}, "config.type"),
+        ({"type": "elsewhere"}, "config.type"),
+        ({"type": "self_hosted", "networking": None, "hosts": []}, "config.hosts"),
         ({"type": "cloud", "networking": {"type": "unrestricted"}}, "config.networking.type"),
         (
             {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["a.org"]}},

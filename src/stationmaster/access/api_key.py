@@ -40,7 +40,7 @@ class ApiKey:
     """An API key, without its secret. `hint` is the secret's last four characters.
 
     Without `uncollected` somebody has been given the secret. A key that has a `successor_id` was
-    replaced by it, and expires.
+    replaced by it, and expires. One with an `environment_id` is for that environment's workers.
     """
 
     id: str
@@ -61,6 +61,7 @@ class ApiKey:
     rotates_at: Millis | None = None
     successor_id: str | None = None
     uncollected: bool = False
+    environment_id: str | None = None
 
     def status(self, now: Millis) -> Status:
         """As the Admin API has it; what is revoked is `archived`."""
@@ -97,6 +98,7 @@ def from_row(row: Row[Any]) -> ApiKey:
         rotates_at=row.rotates_at,
         successor_id=row.successor_id,
         uncollected=row.uncollected,
+        environment_id=row.environment_id,
     )
 
 
@@ -121,6 +123,7 @@ def add(tx: Transaction, key: ApiKey, secret: str, hasher: Hasher) -> None:
             "created_by": key.created_by,
             "rotates_at": key.rotates_at,
             "uncollected": key.uncollected,
+            "environment_id": key.environment_id,
             **bounds_values(key.bounds),
         },
     )

@@ -68,6 +68,7 @@ class Sought:
     project_id: str | None = None
     status: str | None = None
     created_by: str | None = None
+    environment_id: str | None = None
 
 
 class Keys:
@@ -131,12 +132,14 @@ class Keys:
         bounds: Bounds | None = None,
         belongs: Belongs | None = None,
         rotates: bool = True,
+        environment_id: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Make a key; the secret is in the reply and never again.
 
         Needs `admin:keys`, and gives nothing that the caller lacks: no scope, and no looser bound.
         It belongs to `belongs`: its project is the caller's where none is named, and it is of the
-        user or service account behind the caller unless another is named.
+        user or service account behind the caller unless another is named. With an
+        `environment_id` it is for the workers of that environment, and good for nothing else.
 
         Raises `Invalid`, `Denied`, or `NotFound` for a project, user or account that is not there.
         """
@@ -165,6 +168,7 @@ class Keys:
                 service_account_id=account_id,
                 created_by=principal.actor_id,
                 rotates_at=self.rotation_due(now) if rotates else None,
+                environment_id=environment_id,
             )
             add(tx, key, secret, self._hasher)
             self._recorder.record(tx, actor, "key.create", target=key.id, details=_told(key))
@@ -201,6 +205,8 @@ class Keys:
             query = query.where(api_keys.c.project_id == sought.project_id)
         if sought.created_by is not None:
             query = query.where(api_keys.c.created_by == sought.created_by)
+        if sought.environment_id is not None:
+            query = query.where(api_keys.c.environment_id == sought.environment_id)
         if sought.status is not None:
             query = query.where(*_of_status(sought.status, self._clock.now()))
         found = await self._database.browse(

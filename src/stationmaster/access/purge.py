@@ -7,7 +7,7 @@
 | sign-ins, with their tokens | when they have expired |
 | failures to sign in | when they no longer count |
 | sign-ins that were begun at an identity provider | when they have expired |
-| tokens of runs that were revoked | a day later |
+| tokens of runs and secrets of work that were revoked or have expired | a day later |
 | tokens of a server that died, free of any run | a day after they were made |
 | invites | 90 days after they ended |
 | keys of `user-login` that were replaced | 90 days later |
@@ -74,10 +74,12 @@ def _over(now: Millis, listed: list[str]) -> list[tuple[Table, ColumnElement[boo
         (sign_in_failures, sign_in_failures.c.failed_at < now - round(FORGET_S * 1000)),
         (oidc_attempts, oidc_attempts.c.expires_at < now),
         (run_tokens, run_tokens.c.revoked_at < now - TOKENS_KEPT_MS),
+        (run_tokens, run_tokens.c.expires_at < now - TOKENS_KEPT_MS),
         (
             run_tokens,
             # A run that goes on elsewhere has taken its rights along; its end takes them from all.
             run_tokens.c.run_id.is_(None)
+            & run_tokens.c.work_id.is_(None)
             & (run_tokens.c.created_at < now - TOKENS_KEPT_MS)
             & func.coalesce(run_tokens.c.instance_id, "").not_in(listed),
         ),

@@ -21,7 +21,7 @@ ACCOUNT_ROLES = ("admin", "member")
 ORGANIZATION_SCOPES = MappingProxyType(
     {
         "owner": frozenset({ALL}),
-        "admin": frozenset({*USER_SCOPES, "admin:*", "list:*", "invite:*", "use:*"}),
+        "admin": frozenset({*USER_SCOPES, "admin:*", "list:*", "invite:*", "use:*", "work:*"}),
         "member": frozenset({*USER_SCOPES, "invite:*"}),
         "viewer": frozenset({"read:*"}),
     }
@@ -30,7 +30,11 @@ PROJECT_SCOPES = MappingProxyType(
     {
         # Not `admin:*`: that would reach beyond the project.
         "admin": frozenset(
-            {*USER_SCOPES, "list:*", "invite:*", "admin:keys", "admin:rooms", "admin:budgets"}
+            {
+                *USER_SCOPES,
+                *("list:*", "invite:*", "work:*"),
+                *("admin:keys", "admin:rooms", "admin:budgets"),
+            }
         ),
         "member": ORGANIZATION_SCOPES["member"],
         "viewer": ORGANIZATION_SCOPES["viewer"],

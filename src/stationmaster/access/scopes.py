@@ -23,6 +23,7 @@ SCOPES = MappingProxyType(
         "write:agents": "Define agents.",
         "read:environments": "See environments.",
         "write:environments": "Define environments.",
+        "work:environments": "Serve self-hosted environments: take their work, run its tools.",
         "read:approvals": "See what waits for a person's word.",
         "write:approvals": "Approve and deny.",
         "read:files": "See and download files.",

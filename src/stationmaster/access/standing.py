@@ -27,6 +27,7 @@ from stationmaster.kernel.principal import Network, Owner, Principal
 from stationmaster.storage import Transaction
 
 RUN_SCOPES = frozenset({"write:messages"})
+WORK_SCOPES = frozenset({"work:environments"})
 USER_PREFIX = "user_"
 
 Standing = tuple[Principal, Millis | None]
@@ -81,7 +82,7 @@ BY_HASH = _KEYS.where(api_keys.c.hash == bindparam("digest"))
 BY_ID = _KEYS.where(api_keys.c.id == bindparam("key_id"))
 BY_TOKEN = select(run_tokens).where(
     run_tokens.c.hash == bindparam("digest"),
-    run_tokens.c.run_id.is_not(None),
+    run_tokens.c.run_id.is_not(None) | run_tokens.c.work_id.is_not(None),
     run_tokens.c.revoked_at.is_(None),
 )
 _IN_PROJECT = (
@@ -179,6 +180,7 @@ def _of_key(row: Row[Any]) -> Standing | None:
         models=None if row.models is None else frozenset(row.models),
         networks=networks(row.addresses),
         hint=row.hint,
+        environment_id=row.environment_id,
     )
     return principal, row.expires_at
 
@@ -187,7 +189,19 @@ def _of_token(tx: Transaction, token: Row[Any]) -> Standing | None:
     found = of_id(tx, token.key_id, token.project_id)
     if found is None:
         return None
-    behind, _ = found
+    behind, expires_at = found
+    if token.work_id is not None:
+        principal = replace(
+            behind,
+            kind="work",
+            id=token.id,
+            scopes=WORK_SCOPES,
+            session_id=token.session_id,
+            hint="",
+            environment_id=token.environment_id,
+            work_id=token.work_id,
+        )
+        return principal, min(token.expires_at, expires_at or token.expires_at)
     principal = replace(
         behind,
         kind="run",

@@ -153,6 +153,8 @@ api_keys = Table(
     Column("successor_id", String(64)),
     # Nobody has been given the secret yet: `hash` is of one that is thrown away.
     Column("uncollected", Boolean, nullable=False, server_default=false()),
+    # The self-hosted environment whose workers it is for; it is then good for nothing else.
+    Column("environment_id", String(64)),
     Index("ix_api_keys_organization_id_id", "organization_id", "id"),
     Index("ix_api_keys_project_id_id", "project_id", "id"),
     Index("ix_api_keys_user_id", "user_id"),
@@ -175,8 +177,13 @@ run_tokens = Table(
     # The server that issued it, which alone uses it. Empty: of a version that did not say.
     Column("instance_id", String(64)),
     Column("revoked_at", BigInteger),
+    # Of a piece of work's secret, which has these in place of a run.
+    Column("environment_id", String(64)),
+    Column("work_id", String(64)),
+    Column("expires_at", BigInteger),
     Index("ix_run_tokens_run_id", "run_id"),
     Index("ix_run_tokens_revoked_at", "revoked_at"),
+    Index("ix_run_tokens_work_id", "work_id"),
 )
 
 # Good once, for opening one socket as whoever asked for it.

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from stationmaster.access import WorkTokens
+from stationmaster.access.secret import Hasher
 from stationmaster.agents.pool import Pool
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.parts import Core
@@ -13,6 +15,8 @@ from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.seats import Seats, Surroundings
 from stationmaster.sessions.sending import Sending
 from stationmaster.sessions.sessions import Sessions
+from stationmaster.sessions.work import Work
+from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.settings import Settings
 
 
@@ -23,6 +27,7 @@ class Conversing:
     sessions: Sessions
     resources: Resources
     approvals: Approvals
+    work: Work
 
 
 def seats(core: Core, pool: Pool, offers: Catalogue, surroundings: Surroundings) -> Seats:
@@ -41,7 +46,15 @@ def seats(core: Core, pool: Pool, offers: Catalogue, surroundings: Surroundings)
 
 
 def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats) -> Conversing:
-    """The verbs on sessions, their resources, and approvals."""
+    """The verbs on sessions, their resources, approvals, and the work of workers elsewhere."""
+    tokens = WorkTokens(Hasher(core.secret.encode()), core.clock, forget=core.resolver.forget)
+    queue = WorkQueue(
+        records=core.records.sessions,
+        tokens=tokens,
+        bus=core.bus,
+        clock=core.clock,
+        lease_time=settings.work_lease_time,
+    )
     sending = Sending(
         records=core.records,
         settlement=core.settlement,
@@ -50,12 +63,14 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
         clock=core.clock,
         max_queue=settings.max_queue,
         shares=shares(settings),
+        work=queue,
     )
     births = Births(
         records=core.records.sessions,
         events=core.events,
         budgets=core.budgets,
         clock=core.clock,
+        work=queue,
     )
     mounts = Mounts(core.stored_files, core.clock, quota=settings.workspace_quota)
     return Conversing(
@@ -65,6 +80,7 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             records=core.records.sessions,
             births=births,
             sending=sending,
+            work=queue,
             budgets=core.budgets,
             outbox=core.dispatching.outbox,
             clock=core.clock,
@@ -85,5 +101,14 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             sessions=core.records.sessions,
             bus=core.bus,
             clock=core.clock,
+        ),
+        work=Work(
+            database=core.database,
+            records=core.records.sessions,
+            queue=queue,
+            tokens=tokens,
+            bus=core.bus,
+            clock=core.clock,
+            lease_time=settings.work_lease_time,
         ),
     )

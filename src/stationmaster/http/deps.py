@@ -1,6 +1,7 @@
 """Who asks. There is one way to find it out, for every route and every header."""
 
 import ipaddress
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -18,6 +19,13 @@ from stationmaster.kernel.errors import Denied, StationmasterError, Unauthentica
 from stationmaster.kernel.principal import ALL, Principal
 
 CREDENTIAL_HEADERS = frozenset({b"x-api-key", b"api-key"})
+# All that a worker of a self-hosted environment may ask for; the verbs look whether it is its own.
+_OF_WORKERS = (
+    ("GET", re.compile(r"/v1/environments/[^/]+/work(/poll|/stats)?")),
+    ("POST", re.compile(r"/v1/environments/[^/]+/work/[^/]+/(ack|heartbeat|stop)")),
+    ("GET", re.compile(r"/v1/sessions/[^/]+(/events(/stream)?)?")),
+    ("POST", re.compile(r"/v1/sessions/[^/]+/events")),
+)
 _PAGE = 100
 
 
@@ -76,6 +84,8 @@ class Gatekeeper:
         return self._let_in(await self._services.resolver.recall(reference), scope)
 
     def _let_in(self, principal: Principal, scope: Scope) -> Principal:
+        if principal.environment_id is not None:
+            _keep_to_work(scope)
         if principal.networks:
             principal.require_address((scope.get("client") or (None,))[0])
         structlog.contextvars.bind_contextvars(principal=principal.id)
@@ -136,6 +146,13 @@ class Gatekeeper:
             if page.next_cursor is None:
                 raise Unavailable("There is no admin key.", code="no_admin_key")
             after = page.next_cursor
+
+
+def _keep_to_work(scope: Scope) -> None:
+    """Raise `Denied` where a worker asks for anything but its work."""
+    method, path = scope.get("method", ""), scope["path"]
+    if not any(method == verb and known.fullmatch(path) for verb, known in _OF_WORKERS):
+        raise Denied("This credential is for the workers of one environment alone.")
 
 
 def _unbound(key: ApiKey) -> bool:

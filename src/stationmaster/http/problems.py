@@ -44,6 +44,7 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning(errors.Unauthenticated, 401, "Authentication required"),
     Meaning(errors.Denied, 403, "Not permitted"),
     Meaning(errors.NotFound, 404, "Not found"),
+    Meaning(errors.NotAsExpected, 412, "Not as expected"),
     Meaning(errors.Conflict, 409, "Conflict"),
     Meaning(errors.BudgetExceeded, 429, "Budget used up"),
     Meaning(errors.Exhausted, 429, "Limit reached"),

@@ -7,6 +7,7 @@ StationmasterError
 ├── Denied             a valid credential without the right
 ├── NotFound           no such object, or another owner's
 ├── Conflict           the object's state forbids it
+│   └── NotAsExpected      ... because it is not what the caller took it for
 ├── Exhausted          a limit is reached; retry after a while
 │   └── BudgetExceeded     money is used up; retrying cannot help
 ├── Unavailable        this server cannot do it now
@@ -72,6 +73,12 @@ class Conflict(StationmasterError):
     """The object's state does not allow this."""
 
     code = "conflict"
+
+
+class NotAsExpected(Conflict):
+    """The object is not in the state that the caller expects."""
+
+    code = "not_as_expected"
 
 
 class Exhausted(StationmasterError):

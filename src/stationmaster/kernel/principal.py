@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: an API key, a signed-in user, or a run by its run token.
+    """An authenticated caller: an API key, a signed-in user, a run by its run token, or a worker.
 
     `id` is the key's, the user's or the token's id, safe to log. `key_id` is the key behind it:
     its own, for a run what started the run, for a signed-in user the user's id. `user_id` is the
@@ -48,9 +48,13 @@ class Principal:
     A run has the limits, the models and the profile of what started it, and `tags`: what its calls
     are counted under besides their owner. `hint` is the last four
     characters of its secret, for the audit log.
+
+    With `environment_id` it is a worker of that self-hosted environment, and is good for nothing
+    else: its environment key, or with `work_id` the secret of one piece of work, which is about
+    `session_id` alone.
     """
 
-    kind: Literal["key", "user", "run"]
+    kind: Literal["key", "user", "run", "work"]
     id: str
     owner: Owner
     key_id: str
@@ -67,6 +71,8 @@ class Principal:
     networks: tuple[Network, ...] = ()
     hint: str = ""
     tags: tuple[str, ...] = ()
+    environment_id: str | None = None
+    work_id: str | None = None
 
     def may(self, scope: str) -> bool:
         """Whether `action:resource` is granted: by name, `*`, `action:*` or `*:resource`."""

@@ -1,9 +1,12 @@
 """Calls of tools that wait for somebody: a person's word, or a client's answer.
 
 pending ──▶ allowed | denied      by a confirmation
-   ├──────▶ answered              by the result of a custom tool
+   ├──────▶ answered              by the result of a custom tool, or of one that a worker runs
    ├──────▶ expired               nobody came in time: denied
    └──────▶ cancelled             the turn ended first
+
+A call of a tool that a worker runs, in a self-hosted environment, is pending again once it is
+allowed: from `confirmation` it becomes one of kind `tool`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from typing import Any, Literal
 
 from stationmaster.kernel.clock import Millis
 
-Kind = Literal["confirmation", "custom_tool"]
+Kind = Literal["confirmation", "custom_tool", "tool"]
 State = Literal["pending", "allowed", "denied", "answered", "expired", "cancelled"]
 
 

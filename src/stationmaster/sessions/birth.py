@@ -17,6 +17,7 @@ from stationmaster.sessions.runs.files import Place
 from stationmaster.sessions.session import Session
 from stationmaster.sessions.state import CREATED
 from stationmaster.sessions.tables import sessions
+from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.storage import Transaction
 
 MAX_TITLE_BYTES = 2000
@@ -43,18 +44,26 @@ class Born:
     forked_from: dict[str, Any] | None = None
     history: str | None = None
     position: str | None = None
+    self_hosted: bool = False
 
 
 class Births:
     """Makes sessions, inside callers' transactions."""
 
     def __init__(
-        self, *, records: SessionRecords, events: EventLog, budgets: Budgets, clock: Clock
+        self,
+        *,
+        records: SessionRecords,
+        events: EventLog,
+        budgets: Budgets,
+        clock: Clock,
+        work: WorkQueue,
     ) -> None:
         self._records = records
         self._events = events
         self._budgets = budgets
         self._clock = clock
+        self._work = work
 
     def bear(self, tx: Transaction, born: Born) -> Session:
         """Make it."""
@@ -75,6 +84,7 @@ class Births:
                 "agent_version": born.agent["version"],
                 "model": born.agent["model"]["id"],
                 "environment_id": born.environment_id,
+                "self_hosted": born.self_hosted,
                 "on_crash": born.on_crash,
                 "forked_from": born.forked_from,
                 "metadata": {},
@@ -104,7 +114,9 @@ class Births:
         if born.forked_from is not None:
             data["forked_from"] = born.forked_from
         self._records.append(tx, born.id, [NewEvent(CREATED, data)])
-        return self._records.get(tx, born.id)
+        session = self._records.get(tx, born.id)
+        self._work.ensure(tx, session)
+        return session
 
 
 def check_title(title: Any) -> str | None:

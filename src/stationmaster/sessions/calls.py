@@ -21,15 +21,26 @@ from stationmaster.sessions.tables import approvals, runs
 from stationmaster.storage import Transaction
 
 CUSTOM_RESULT = "user.custom_tool_result"
+TOOL_RESULT = "user.tool_result"
 EXPIRED = "Nobody answered in time."
 DENIED = "This tool call is not permitted."
+OVER = "The turn ended before this tool call did."
+WORKER_LOST = (
+    "The worker that had this call was lost before the result came. Whether it took effect, in"
+    " whole or in part, is not known. Look at what it has done before you repeat it."
+)
+_WAITS_FOR = {
+    "confirmation": "a confirmation",
+    "custom_tool": "the result of a custom tool",
+    "tool": "the result of a tool that a worker runs",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A call that an agent waits with, for `patience` seconds.
 
-    `tool_use_id` is the agent's own id of it.
+    `tool_use_id` is the agent's own id of it. One that is `forwarded` is run by a worker.
     """
 
     event_id: str
@@ -39,6 +50,7 @@ class Asked:
     input: dict[str, Any]
     patience: float
     thread_id: str | None = None
+    forwarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,7 @@ def open_calls(
                 "expires_at": now + round(call.patience * 1000),
                 "epoch": epoch,
                 "told": False,
+                "forwarded": call.forwarded,
             },
         )
 
@@ -137,7 +150,8 @@ def answer(
     """Decide on a call; return its run's id, and what to append. The session is locked.
 
     Raises `Invalid` (`unknown_tool_use`, `wrong_answer`) and `Conflict` (`already_answered`).
-    `by` is whose word it is; None is the server's own, when the time is over.
+    `by` is whose word it is; None is the server's own, when the time is over. The result of a tool
+    that a worker runs may come late, or again: then there is nothing to append.
     """
     row = tx.execute(
         select(approvals).where(
@@ -149,15 +163,14 @@ def answer(
             "The session has no tool call with this id that waits.", code="unknown_tool_use"
         )
     if row.kind != kind:
-        wanted = "a confirmation" if row.kind == "confirmation" else "the result of a custom tool"
-        raise Invalid(f"This tool call waits for {wanted}.", code="wrong_answer")
+        raise Invalid(f"This tool call waits for {_WAITS_FOR[row.kind]}.", code="wrong_answer")
+    if row.kind == "tool" and row.state != "pending":
+        # Its sender would not know better than to send it once more: a refusal helps nobody.
+        return row.run_id, []
     if row.state != "pending" or (by is not None and row.expires_at <= now):
         raise Conflict("This tool call has been answered already.", code="already_answered")
-    tx.execute(
-        update(approvals)
-        .where(approvals.c.id == row.id)
-        .values(state=given.state, answer=given.to_json(), decided_by=by, decided_at=now)
-    )
+    changes = _decided(row, given, now) | {"decided_by": by}
+    tx.execute(update(approvals).where(approvals.c.id == row.id).values(**changes))
     said = _said(row, given)
     # While no worker has the run nobody waits: the agent will ask again.
     if session.state.waiting_for:
@@ -166,6 +179,24 @@ def answer(
         after = requires_action(row.run_id, rest) if rest else _running(row.run_id)
         return row.run_id, [said, after]
     return row.run_id, [said]
+
+
+def _decided(row: Row[Any], given: Answer, now: Millis) -> dict[str, Any]:
+    """The columns of a call that is decided on."""
+    if row.kind == "tool":  # what was said when it was allowed is kept
+        answer = {**(row.answer or {}), **given.to_json()}
+        return {"state": given.state, "answer": answer, "decided_at": now}
+    if not row.forwarded or given.state != "allowed":
+        return {"state": given.state, "answer": given.to_json(), "decided_at": now}
+    if given.input is not None:
+        raise Invalid(
+            "The input of a call that a worker runs cannot be changed: the worker has it already.",
+            code="unsupported",
+            param="input",
+        )
+    # At once: the worker hears of it as soon as anybody, and may be fast.
+    patience = row.expires_at - row.created_at
+    return {"kind": "tool", "answer": given.to_json(), "expires_at": now + patience}
 
 
 def _running(run_id: str) -> NewEvent:
@@ -181,13 +212,14 @@ def _said(row: Row[Any], given: Answer) -> NewEvent:
     }
     if row.thread_id is not None:
         data["session_thread_id"] = row.thread_id
-    if row.kind == "custom_tool":
+    if row.kind != "confirmation":
+        custom = row.kind == "custom_tool"
         data |= {
-            "custom_tool_use_id": row.event_id,
+            "custom_tool_use_id" if custom else "tool_use_id": row.event_id,
             "content": given.content or [],
             "is_error": given.is_error,
         }
-        return NewEvent(CUSTOM_RESULT, data)
+        return NewEvent(CUSTOM_RESULT if custom else TOOL_RESULT, data)
     allowed = given.state == "allowed"
     data |= {"tool_use_id": row.event_id, "result": "allow" if allowed else "deny"}
     if given.message is not None and not allowed:
@@ -214,12 +246,37 @@ def refusal(answer: Mapping[str, Any] | None) -> str:
     return str((answer or {}).get("message") or DENIED)
 
 
-def cancel_calls(tx: Transaction, run_id: str, now: Millis) -> None:
-    """Nobody waits for a run's calls any more."""
-    tx.execute(
-        update(approvals)
-        .where(approvals.c.run_id == run_id, approvals.c.state == "pending")
-        .values(state="cancelled", decided_at=now)
+def failed(words: str) -> Answer:
+    """The server's own answer in place of a tool's result."""
+    return Answer("answered", content=[{"type": "text", "text": words}], is_error=True)
+
+
+def cancel_calls(tx: Transaction, run_id: str, now: Millis) -> list[NewEvent]:
+    """Nobody waits for a run's calls any more. Return what to append.
+
+    A worker that looks at the session must see that there is nothing to be done.
+    """
+    pending = (approvals.c.run_id == run_id, approvals.c.state == "pending")
+    rows = tx.execute(
+        select(approvals).where(*pending, approvals.c.forwarded).order_by(approvals.c.id)
+    ).all()
+    tx.execute(update(approvals).where(*pending).values(state="cancelled", decided_at=now))
+    denied = Answer("denied", message=OVER)
+    return [_said(row, denied if row.kind == "confirmation" else failed(OVER)) for row in rows]
+
+
+def forwarded_calls(tx: Transaction, session_id: str) -> list[str]:
+    """The ids of the events of calls that a worker may have begun, oldest first."""
+    return list(
+        tx.execute(
+            select(approvals.c.event_id)
+            .where(
+                approvals.c.session_id == session_id,
+                approvals.c.kind == "tool",
+                approvals.c.state == "pending",
+            )
+            .order_by(approvals.c.id)
+        ).scalars()
     )
 
 

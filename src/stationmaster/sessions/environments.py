@@ -17,6 +17,7 @@ from stationmaster.storage import Database, Transaction
 
 MAX_NAME_BYTES = 256
 MAX_DESCRIPTION_BYTES = 2048
+SELF_HOSTED = "self_hosted"
 MANAGERS = ("apt", "cargo", "gem", "go", "npm", "pip")
 
 
@@ -32,6 +33,11 @@ class Environment:
     created_at: Millis
     updated_at: Millis
     archived_at: Millis | None = None
+
+    @property
+    def self_hosted(self) -> bool:
+        """Whether workers elsewhere run the tools of its sessions."""
+        return bool(self.config["type"] == SELF_HOSTED)
 
 
 class Environments:
@@ -85,6 +91,12 @@ class Environments:
             if present.archived_at is not None:
                 raise Conflict("The environment is archived.", code="environment_archived")
             made = replace(_applied(present, fields), updated_at=self._clock.now())
+            if made.self_hosted != present.self_hosted:
+                raise Invalid(
+                    "An environment's type cannot be changed: make another.",
+                    code="unsupported",
+                    param="config.type",
+                )
             tx.execute(
                 update(environments)
                 .where(environments.c.id == environment_id)
@@ -187,8 +199,11 @@ def _config(given: Any) -> dict[str, Any]:
     """Checked and filled in. Agents have no network: anything else is refused by name."""
     if not isinstance(given, Mapping):
         raise Invalid("config is not an object.", param="config")
+    if given.get("type") == SELF_HOSTED:
+        refuse_unknown(given, {"type"}, "config")
+        return {"type": SELF_HOSTED}
     if given.get("type") != "cloud":
-        raise Invalid("Only environments of type cloud are supported.", param="config.type")
+        raise Invalid("An environment is of type cloud or self_hosted.", param="config.type")
     refuse_unknown(given, {"type", "networking", "packages"}, "config")
     packages = given.get("packages") or {}
     if not isinstance(packages, Mapping):

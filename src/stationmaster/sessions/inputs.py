@@ -45,4 +45,13 @@ class CustomToolResult:
     is_error: bool = False
 
 
-Input = UserMessage | Interrupt | ToolConfirmation | CustomToolResult
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a worker's tool has given; `tool_use_id` is the id of the call's event."""
+
+    tool_use_id: str
+    content: list[dict[str, Any]] = field(default_factory=list)
+    is_error: bool = False
+
+
+Input = UserMessage | Interrupt | ToolConfirmation | CustomToolResult | ToolResult

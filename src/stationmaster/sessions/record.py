@@ -108,4 +108,5 @@ def from_row(row: Row[Any]) -> Session:
         created_at=row.created_at,
         forked_from=row.forked_from,
         directory=row.directory,
+        self_hosted=row.self_hosted,
     )

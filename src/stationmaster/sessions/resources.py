@@ -19,6 +19,7 @@ from stationmaster.sessions.runs.record import place_of
 from stationmaster.sessions.session import Mount, Session
 from stationmaster.sessions.standing import busy, check_usable, no_task
 from stationmaster.sessions.tables import runs, sessions
+from stationmaster.sessions.toolset import unsupported
 from stationmaster.storage import Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,8 @@ class Resources:
         principal.require("write:sessions")
         session = await self._find(principal, session_id)
         check_usable(session)
+        if session.self_hosted:
+            raise unsupported("resources of a session in a self-hosted environment")
         present = session.state.resources
         async with self._mounts.opened(principal, [wanted], present) as mounting:
             return await self._add(principal, session, mounting)

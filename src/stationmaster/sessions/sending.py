@@ -8,10 +8,11 @@ from stationmaster.access.roles import is_operator
 from stationmaster.budgets.definition import check_tags
 from stationmaster.events import Event, NewEvent
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import Exhausted, Invalid
+from stationmaster.kernel.errors import Denied, Exhausted, Invalid
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.live.bus import Bus
+from stationmaster.sessions.approval import Kind
 from stationmaster.sessions.approvals import to_answer
 from stationmaster.sessions.calls import Answer, answer
 from stationmaster.sessions.content import check_content
@@ -20,6 +21,7 @@ from stationmaster.sessions.inputs import (
     Input,
     Interrupt,
     ToolConfirmation,
+    ToolResult,
     UserMessage,
 )
 from stationmaster.sessions.runs import state as states
@@ -34,6 +36,7 @@ from stationmaster.sessions.standing import check_usable
 from stationmaster.sessions.state import MESSAGE
 from stationmaster.sessions.toolset import NAMES, tools_of
 from stationmaster.sessions.topics import control_topic
+from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.storage import Transaction
 
 INTERRUPT = "user.interrupt"
@@ -58,9 +61,32 @@ def _checked(given: Input, at: str) -> Input:
         case CustomToolResult():
             content = check_content(given.content, f"{at}.content", empty=True)
             return CustomToolResult(given.custom_tool_use_id, content, given.is_error)
+        case ToolResult():
+            return _result(given, at)
         case ToolConfirmation():
             to_answer(given.allow, given.deny_message, given.input, always=given.always)
     return given
+
+
+def _result(given: ToolResult, at: str) -> ToolResult:
+    """A worker's result. One that cannot be taken becomes an error that the agent is told of.
+
+    The worker would not make another of it: the call would wait until nobody waits any more.
+    """
+    try:
+        content = check_content(given.content, f"{at}.content", empty=True)
+    except Invalid as error:
+        words = f"The tool's result could not be taken. {error.message}"
+        return ToolResult(given.tool_use_id, [{"type": "text", "text": words}], is_error=True)
+    return ToolResult(given.tool_use_id, content, given.is_error)
+
+
+def check_sender(principal: Principal, inputs: Sequence[Input]) -> None:
+    """Raise `Denied` where a worker sends anything but what its tools have given."""
+    if principal.environment_id is None:
+        principal.require("write:sessions")
+    elif not all(isinstance(each, ToolResult | CustomToolResult) for each in inputs):
+        raise Denied("A worker sends the results of tools alone.")
 
 
 class Sending:
@@ -76,6 +102,7 @@ class Sending:
         clock: Clock,
         max_queue: int,
         shares: Shares,
+        work: WorkQueue,
     ) -> None:
         self._records = records
         self._settlement = settlement
@@ -84,6 +111,7 @@ class Sending:
         self._clock = clock
         self._max_queue = max_queue
         self._shares = shares
+        self._work = work
 
     def take(
         self, tx: Transaction, principal: Principal, session_id: str, inputs: Sequence[Input]
@@ -101,11 +129,18 @@ class Sending:
                     taken.append(self._interrupt(tx, session))
                 case ToolConfirmation():
                     given = to_answer(each.allow, each.deny_message, each.input, always=each.always)
-                    taken.append(self._answer(tx, principal, session, each.tool_use_id, given))
+                    taken += self._answer(
+                        tx, principal, session, each.tool_use_id, given, kind="confirmation"
+                    )
                 case CustomToolResult():
                     given = Answer("answered", content=each.content, is_error=each.is_error)
-                    taken.append(
-                        self._answer(tx, principal, session, each.custom_tool_use_id, given)
+                    taken += self._answer(
+                        tx, principal, session, each.custom_tool_use_id, given, kind="custom_tool"
+                    )
+                case ToolResult():
+                    given = Answer("answered", content=each.content, is_error=each.is_error)
+                    taken += self._answer(
+                        tx, principal, session, each.tool_use_id, given, kind="tool"
                     )
         return taken
 
@@ -137,6 +172,7 @@ class Sending:
         if message.tags:
             data["tags"] = list(message.tags)
         [event] = self._records.sessions.append(tx, session.id, [NewEvent(MESSAGE, data)])
+        self._work.ensure(tx, session)
         self._turns.begin(tx, session.id)
         return event
 
@@ -169,19 +205,23 @@ class Sending:
         session: Session,
         event_id: str,
         given: Answer,
-    ) -> Event:
+        *,
+        kind: Kind,
+    ) -> list[Event]:
         run_id, new = answer(
             tx,
             session,
             event_id,
-            "custom_tool" if given.state == "answered" else "confirmation",
+            kind,
             given,
             by=principal.key_id,
             now=self._clock.now(),
         )
+        if not new:
+            return []
         event, *_ = self._records.sessions.append(tx, session.id, new)
         self._wake(tx, run_id)
-        return event
+        return [event]
 
     def _wake(self, tx: Transaction, run_id: str) -> None:
         tx.on_commit(partial(self._bus.publish, control_topic(run_id), "input"))

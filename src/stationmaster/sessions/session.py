@@ -17,7 +17,8 @@ class Session:
     """A conversation with an agent. `kind` is `task` for one made by the Task API.
 
     `state` has its status, usage and the rest that changes. `directory` is where its agent works;
-    empty as long as it has no workspace.
+    empty as long as it has no workspace. The tools of one that is `self_hosted` are run by a worker
+    of its environment.
     """
 
     state: SessionState
@@ -31,6 +32,7 @@ class Session:
     created_at: Millis
     forked_from: dict[str, Any] | None = None
     directory: str = ""
+    self_hosted: bool = False
 
     @property
     def id(self) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from sqlalchemy import func, select
 
@@ -20,7 +20,7 @@ from stationmaster.sessions import state as states
 from stationmaster.sessions.birth import NO_LIMIT, Births, Born, check_budget, check_title
 from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.sessions.checks import patched, refuse_unknown
-from stationmaster.sessions.environments import find_environment
+from stationmaster.sessions.forwarding import check_place
 from stationmaster.sessions.inputs import Input, UserMessage
 from stationmaster.sessions.mounts import Mounting, Mounts
 from stationmaster.sessions.reading import Reading
@@ -28,8 +28,9 @@ from stationmaster.sessions.record import SessionRecords, from_row
 from stationmaster.sessions.rules import session_rules
 from stationmaster.sessions.runs.files import Place, RunFiles, Upload
 from stationmaster.sessions.runs.record import place_of
+from stationmaster.sessions.seating import Seating
 from stationmaster.sessions.selection import of_owner, past_turn
-from stationmaster.sessions.sending import Sending, check_inputs
+from stationmaster.sessions.sending import Sending, check_inputs, check_sender
 from stationmaster.sessions.session import (
     CrashPolicy,
     Session,
@@ -40,26 +41,22 @@ from stationmaster.sessions.session import (
     Thread,
 )
 from stationmaster.sessions.snapshot import overridden, resolve
-from stationmaster.sessions.standing import busy, check_idle, check_usable, no_task
+from stationmaster.sessions.standing import (
+    busy,
+    check_idle,
+    check_usable,
+    may_look,
+    no_task,
+    served,
+)
 from stationmaster.sessions.tables import sessions
 from stationmaster.sessions.threads import archive_thread, find_thread, primary_id, threads_of
+from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.storage import Database, Transaction
 from stationmaster.transcripts import HistoryKey, Transcripts
 
 DELETED_JOB = "session.deleted"
 PAGE = 500  # events of a deleted session that a reader may still have before it
-
-
-class Seating(Protocol):
-    """Where the agents of sessions sit, on this server: see `Seats`."""
-
-    def expect(self, session: Session) -> None:
-        """The session will soon have its first turn. Never blocks."""
-        ...
-
-    async def let_go(self, session_id: str) -> None:
-        """The session has no more turns."""
-        ...
 
 
 class Sessions:
@@ -76,6 +73,7 @@ class Sessions:
         records: SessionRecords,
         births: Births,
         sending: Sending,
+        work: WorkQueue,
         budgets: Budgets,
         outbox: Outbox,
         clock: Clock,
@@ -90,6 +88,7 @@ class Sessions:
         self._records = records
         self._births = births
         self._sending = sending
+        self._work = work
         self._budgets = budgets
         self._outbox = outbox
         self._clock = clock
@@ -145,13 +144,11 @@ class Sessions:
         born = replace(born, resources=mounting.resources)
 
         def verb(tx: Transaction) -> Session:
-            if request.environment_id is not None:
-                environment = find_environment(tx, principal.owner, request.environment_id)
-                if environment.archived_at is not None:
-                    raise Conflict("The environment is archived.", code="environment_archived")
             agent = resolve(tx, principal, self._catalogue, request.agent)
+            elsewhere = check_place(tx, principal, request, agent)
             rules = session_rules(request.rules, principal.profile, self._catalogue.tools)
-            self._births.bear(tx, replace(born, agent=agent, rules=rules, place=place))
+            whole = replace(born, agent=agent, rules=rules, place=place, self_hosted=elsewhere)
+            self._births.bear(tx, whole)
             if inputs:
                 self._sending.take(tx, principal, session_id, inputs)
             return self._records.get(tx, session_id)
@@ -164,7 +161,7 @@ class Sessions:
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """One session. Raises `NotFound`."""
-        principal.require("read:sessions")
+        may_look(principal)
         check_id(session_id, "sesn")
         return await self._database.read(lambda tx: self._get(tx, principal, session_id))
 
@@ -244,6 +241,7 @@ class Sessions:
             if session.state.archived_at is None:
                 check_idle(session)
                 self._records.append(tx, session_id, [NewEvent(states.ARCHIVED)])
+                self._work.end(tx, session_id)
             return self._records.get(tx, session_id)
 
         session = await self._database.write(verb)
@@ -262,6 +260,7 @@ class Sessions:
             session = self._lock(tx, principal, session_id)
             check_idle(session)
             self._records.append(tx, session_id, [NewEvent(states.DELETED)])
+            self._work.end(tx, session_id)
             self._outbox.put(tx, DELETED_JOB, {"session_id": session_id})
 
         await self._database.write(verb)
@@ -293,7 +292,7 @@ class Sessions:
         `unknown_tool_use` and what is wrong with a content block (`param` names it); `Unavailable`
         where the queue is full.
         """
-        principal.require("write:sessions")
+        check_sender(principal, inputs)
         check_id(session_id, "sesn")
         checked = check_inputs(inputs)
         if any(isinstance(each, UserMessage) for each in checked):
@@ -337,6 +336,7 @@ class Sessions:
             rules=source.state.rules,
             resources=source.state.resources,
             place=place,
+            self_hosted=source.self_hosted,
             forked_from={"session_id": session_id, "run_id": run.id},
             history=copy.history_id,
             position=next(
@@ -435,10 +435,10 @@ class Sessions:
     # --- within -------------------------------------------------------------------------------
 
     def _get(self, tx: Transaction, principal: Principal, session_id: str) -> Session:
-        return no_task(self._records.get(tx, session_id, principal.owner))
+        return served(principal, no_task(self._records.get(tx, session_id, principal.owner)))
 
     def _lock(self, tx: Transaction, principal: Principal, session_id: str) -> Session:
-        return no_task(self._records.lock(tx, session_id, principal.owner))
+        return served(principal, no_task(self._records.lock(tx, session_id, principal.owner)))
 
     async def _let_go(self, session_id: str) -> None:
         if self._seating is not None:
@@ -450,9 +450,10 @@ class Sessions:
 
     async def _is_deleted(self, principal: Principal, session_id: str) -> bool:
         """Whether it is gone, to one who has been reading it until now."""
-        principal.require("read:sessions")
+        may_look(principal)
         check_id(session_id, "sesn")
         found = await self._database.read(lambda tx: self._records.get(tx, session_id))
+        served(principal, found)
         return found.owner == principal.owner and found.state.deleted_at is not None
 
     async def _stream(self, principal: Principal, session_id: str, thread_id: str | None) -> str:

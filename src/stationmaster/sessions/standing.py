@@ -1,7 +1,24 @@
 """How a session must stand for what is wanted of it."""
 
 from stationmaster.kernel.errors import Conflict, NotFound
+from stationmaster.kernel.principal import Principal
 from stationmaster.sessions.session import Session
+
+
+def may_look(principal: Principal) -> None:
+    """Raise `Denied` for who may see no session. A worker sees those it serves: see `served`."""
+    if principal.environment_id is None:
+        principal.require("read:sessions")
+
+
+def served(principal: Principal, session: Session) -> Session:
+    """The session. Raises `NotFound` where it is none of the worker's that asks."""
+    if principal.environment_id is not None and (
+        session.environment_id != principal.environment_id
+        or principal.session_id not in {None, session.id}
+    ):
+        raise NotFound("There is no session with this id.")
+    return session
 
 
 def no_task(session: Session) -> Session:

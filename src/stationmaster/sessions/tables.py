@@ -22,6 +22,8 @@ sessions = Table(
     Column("agent_version", Integer),
     Column("model", String(128)),
     Column("environment_id", String(64)),
+    # Its environment is self-hosted: a worker elsewhere runs its tools.
+    Column("self_hosted", Boolean, nullable=False, server_default=false()),
     Column("on_crash", String(16), nullable=False, server_default="interrupt"),
     Column("forked_from", Json),
     # The fold of the session's events, kept here to be queried. See `state.py`.
@@ -137,6 +139,45 @@ environments = Table(
     Index("ix_environments_project_id_id", "project_id", "id"),
 )
 
+work = Table(
+    "work",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("environment_id", String(64), nullable=False),
+    Column("session_id", String(64), nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # When it was last put into the queue, and when a worker took it from there.
+    Column("queued_at", BigInteger, nullable=False),
+    Column("polled_at", BigInteger),
+    Column("acknowledged_at", BigInteger),
+    Column("started_at", BigInteger),
+    Column("heartbeat_at", BigInteger),
+    Column("ttl", Integer, nullable=False),  # seconds
+    Column("leased_until", BigInteger),
+    Column("stop_requested_at", BigInteger),
+    Column("stopped_at", BigInteger),
+    Index("ix_work_environment_id_id", "environment_id", "id"),
+    Index("ix_work_leased_until", "leased_until"),
+    # A session has one piece of work at a time, whatever the code above this does.
+    Index(
+        "uq_work_session_id_unfinished",
+        "session_id",
+        unique=True,
+        sqlite_where=text("state != 'stopped'"),
+        postgresql_where=text("state != 'stopped'"),
+    ),
+)
+
+pollers = Table(
+    "pollers",
+    metadata,
+    Column("environment_id", String(64), primary_key=True),
+    Column("worker", String(64), primary_key=True),  # a hash of the id that it gives itself
+    Column("polled_at", BigInteger, nullable=False),
+)
+
 approvals = Table(
     "approvals",
     metadata,
@@ -161,6 +202,8 @@ approvals = Table(
     Column("epoch", BigInteger, nullable=False),
     # The agent has been told: whether the call happened is not known to a later attempt.
     Column("told", Boolean, nullable=False),
+    # A worker elsewhere runs the tool; once it is permitted, its result is waited for.
+    Column("forwarded", Boolean, nullable=False, server_default=false()),
     Index("ix_approvals_project_id_id", "project_id", "id"),
     Index("ix_approvals_state_expires_at", "state", "expires_at"),
     Index("ix_approvals_run_id", "run_id"),

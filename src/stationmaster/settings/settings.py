@@ -271,6 +271,13 @@ class Settings(BatchSettings):
         "How long a worker keeps a run without a sign of life before another may take it over.",
     )
 
+    work_lease_time: float = setting(
+        _TASKS,
+        duration("2s", "1h"),
+        "60s",
+        "How long a worker of a self-hosted environment keeps a session without a heartbeat.",
+    )
+
     agent: Literal["claude_code", "scripted"] = setting(
         _AGENT,
         choice("claude_code", "scripted"),

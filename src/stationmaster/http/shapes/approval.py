@@ -32,8 +32,11 @@ class Approval(Reply):
     session_id: str
     run_id: str
     kind: Annotated[
-        Literal["confirmation", "custom_tool"],
-        Field(description="Whether it waits for a person's word or for a client's result."),
+        Literal["confirmation", "custom_tool", "tool"],
+        Field(
+            description="Whether it waits for a person's word, for a client's result, or for that"
+            " of a self-hosted environment's worker."
+        ),
     ]
     event_id: Annotated[str, Field(description="The id of the call's event in its session.")]
     tool: str

@@ -27,6 +27,7 @@ _MEANINGS: tuple[tuple[type[errors.StationmasterError], Meaning], ...] = (
     (errors.Unauthenticated, Meaning(401, "authentication_error")),
     (errors.Denied, Meaning(403, "permission_error")),
     (errors.NotFound, Meaning(404, "not_found_error")),
+    (errors.NotAsExpected, Meaning(412, "invalid_request_error")),
     (errors.Conflict, Meaning(409, "invalid_request_error")),
     (errors.BudgetExceeded, Meaning(402, "billing_error")),
     (errors.Exhausted, Meaning(429, "rate_limit_error")),

@@ -85,7 +85,8 @@ class Gate:
     async def permit(self, call: agents.ToolCall) -> agents.Permission:
         """See `Host`."""
         called = self._recorder.called(call)
-        if called.permission == "allow":
+        # One that a worker runs is decided on, and asked about, when it is called.
+        if called.permission == "allow" or (called.forwarded and called.permission == "ask"):
             # What a crash cuts is then in the book: the agent can be told of it.
             await self._journal.flush()
             return agents.Allow()
@@ -102,8 +103,16 @@ class Gate:
     async def call_tool(self, call: agents.ToolCall) -> agents.ToolAnswer:
         """See `Host`."""
         called = self._recorder.called(call)
+        if called.permission == "deny":
+            return agents.ToolAnswer(refusal(None), is_error=True)
         row = await self._answered(self._recorder.asked(call, called))
         said = row.answer or {}
+        if row.kind == "confirmation":  # nobody has allowed it
+            return agents.ToolAnswer(refusal(said), is_error=True)
+        if said.get("always"):
+            self._rules.allow_always(called.name)
+        if called.forwarded:
+            self._recorder.told(called)
         return agents.ToolAnswer(said.get("content", []), bool(said.get("is_error")))
 
     # --- asking and waiting -------------------------------------------------------------------
@@ -134,7 +143,7 @@ class Gate:
                 return row
             expires_in = (row.expires_at - self._clock.now()) / 1000
             if expires_in <= 0:
-                await self._expire(asked)
+                await self._expire(row)
                 continue
             await wake.wait(min(POLL_S, expires_in, left))
             wake.reset()
@@ -159,25 +168,23 @@ class Gate:
         if rest := waiting(tx, run.id, epoch):
             self._records.apply(tx, run, [requires_action(run.id, rest)], epoch=epoch)
 
-    async def _expire(self, asked: Asked) -> None:
+    async def _expire(self, row: Row[Any]) -> None:
         try:
-            await self._patiently(partial(self._write, partial(self._write_expiry, asked)))
+            await self._patiently(partial(self._write, partial(self._write_expiry, row)))
         except Conflict as conflict:
             if conflict.error_code != "already_answered":
                 raise
 
-    def _write_expiry(self, asked: Asked, tx: Transaction) -> None:
+    def _write_expiry(self, row: Row[Any], tx: Transaction) -> None:
         run = self._records.lock(tx, self._claim.run.id)
         session = self._records.sessions.get(tx, run.session_id)
         given = Answer(
             "expired",
             message=EXPIRED,
-            content=[{"type": "text", "text": EXPIRED}] if asked.kind == "custom_tool" else None,
-            is_error=asked.kind == "custom_tool",
+            content=None if row.kind == "confirmation" else [{"type": "text", "text": EXPIRED}],
+            is_error=row.kind != "confirmation",
         )
-        _, new = answer(
-            tx, session, asked.event_id, asked.kind, given, by=None, now=self._clock.now()
-        )
+        _, new = answer(tx, session, row.event_id, row.kind, given, by=None, now=self._clock.now())
         self._records.apply(tx, run, new, epoch=self._claim.epoch)
 
     def _tell(self, event_id: str, tx: Transaction) -> None:

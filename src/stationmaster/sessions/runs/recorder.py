@@ -6,7 +6,9 @@ from typing import Any, Protocol
 from stationmaster.agents import base as agents
 from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.text import scrub
+from stationmaster.sessions.approval import Kind
 from stationmaster.sessions.calls import Asked
+from stationmaster.sessions.forwarding import is_forwarded
 from stationmaster.sessions.rules import Action
 from stationmaster.sessions.runs import state as states
 from stationmaster.sessions.runs.journal import Journal
@@ -24,13 +26,22 @@ _USES: dict[agents.ToolKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A tool call that stands in the book. `thread_id` is that of the sub-agent that made it."""
+    """A tool call that stands in the book. `thread_id` is that of the sub-agent that made it.
+
+    One that is `forwarded` is run by a worker elsewhere.
+    """
 
     event_id: str
     name: str
     kind: agents.ToolKind
     permission: Action
     thread_id: str | None = None
+    forwarded: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody is asked: for a word, or for the result."""
+        return self.permission == "ask" or (self.kind == "custom" and self.permission != "deny")
 
 
 class Decides(Protocol):
@@ -108,6 +119,7 @@ class SessionRecorder:
         self._patience = patience
         self._calls: dict[str, Called] = {}
         self._threads: dict[str, Opened] = {}
+        self._told: set[str] = set()
         self._next: dict[str, str] = {}  # by kind of delta: the id that its message will have
 
     def take(self, event: agents.AgentEvent) -> None:
@@ -158,7 +170,8 @@ class SessionRecorder:
             return found
         name, thread = _name(call), self._thread(call.parent)
         permission: Action = "allow"
-        if call.kind != "custom":
+        elsewhere = is_forwarded(call.kind, name)
+        if call.kind != "custom" or elsewhere:
             permission = self._rules.decide(
                 name,
                 call.input,
@@ -172,6 +185,7 @@ class SessionRecorder:
             call.kind,
             permission,
             None if thread is None else thread.id,
+            elsewhere,
         )
         self._calls[call.id] = made
         if again is None:
@@ -190,18 +204,17 @@ class SessionRecorder:
             "input": call.input,
             **_parent(call.parent),
         }
-        if call.kind != "custom":
+        if call.kind != "custom" or made.forwarded:
             data["evaluated_permission"] = made.permission
         if call.kind == "mcp":
             data["mcp_server_name"] = call.target
-        type_ = _USES[call.kind]
-        waits = made.permission == "ask" or call.kind == "custom"
-        asks = self.asked(call, made) if waits else None
+        type_ = _USES["tool" if made.forwarded else call.kind]
+        asks = self.asked(call, made) if made.waits else None
         if thread is None:
             self._journal.add(type_, asks=asks, **data)
             return
         self._journal.add(type_, stream=thread.id, **data)
-        if waits:
+        if made.waits:
             # Who answers looks at the session's own stream.
             self._journal.add(type_, asks=asks, **data, session_thread_id=thread.id)
 
@@ -210,12 +223,17 @@ class SessionRecorder:
         return Asked(
             event_id=made.event_id,
             tool_use_id=call.id,
-            kind="custom_tool" if call.kind == "custom" else "confirmation",
+            kind=_waits_for(made),
             name=scrub(made.name),
             input=scrub(call.input),
             patience=self._patience,
             thread_id=made.thread_id,
+            forwarded=made.forwarded,
         )
+
+    def told(self, made: Called) -> None:
+        """The book has the result of a call that was run elsewhere."""
+        self._told.add(made.event_id)
 
     def _result(self, event: agents.ToolResult) -> None:
         call = self._calls.get(event.tool_use_id)
@@ -226,7 +244,8 @@ class SessionRecorder:
             return  # of a turn before, told again by a resumed agent
         mcp = call.kind == "mcp"
         # The API tells a custom tool's result as the client sent it, and not a second time.
-        again: dict[str, Any] = {"custom": True} if call.kind == "custom" else {}
+        own = call.event_id in self._told if call.forwarded else call.kind == "custom"
+        again: dict[str, Any] = {"custom": True} if own else {}
         self._journal.add(
             "agent.mcp_tool_result" if mcp else "agent.tool_result",
             stream=call.thread_id,
@@ -295,6 +314,12 @@ def ready(journal: Journal, event: agents.Started, **where: str) -> None:
             **where,
         },
     )
+
+
+def _waits_for(made: Called) -> Kind:
+    if made.kind != "custom" or (made.forwarded and made.permission == "ask"):
+        return "confirmation"
+    return "tool" if made.forwarded else "custom_tool"
 
 
 def _name(call: agents.ToolUse | agents.ToolCall) -> str:

@@ -60,8 +60,9 @@ def look_back(tx: Transaction, session: Session, run: Run) -> Recovery:
             continue
         row = asked.get(event_id)
         by_rule = event.data.get("evaluated_permission") == "deny"
-        # A client's answer is kept and can be told again; a permission that was told is used up.
-        if row is not None and (row.kind == "custom_tool" or not row.told):
+        # An answer of a client or a worker is kept and can be told again; a permission that was
+        # told is used up.
+        if row is not None and (row.kind != "confirmation" or not row.told):
             key = same_call(event.data["name"], event.data["input"])
             recovery.waiting.setdefault(key, deque()).append(event_id)
         elif by_rule or (row is not None and row.state != "allowed"):

@@ -16,6 +16,7 @@ from stationmaster.events import EventLog, NewEvent
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.money import to_dollars
 from stationmaster.sessions.catalogue import Catalogue
+from stationmaster.sessions.forwarding import kit_of, names_of
 from stationmaster.sessions.mounts import told_of
 from stationmaster.sessions.offers import servers_of, skills_of
 from stationmaster.sessions.rules import Rules
@@ -26,7 +27,6 @@ from stationmaster.sessions.runs.files import Place, RunFiles
 from stationmaster.sessions.runs.record import Records
 from stationmaster.sessions.session import Session
 from stationmaster.sessions.tables import sessions
-from stationmaster.sessions.toolset import custom_tools_of, tools_of
 from stationmaster.storage import Database, Transaction
 from stationmaster.transcripts import SessionSink, Transcripts
 
@@ -285,6 +285,7 @@ class Seats:
     def _of_session(self, session: Session, wanted: Wanted) -> agents.LaunchSpec:
         """What the session says. Where it has no place yet, its agent brings one along."""
         agent, around, nowhere = session.state.agent or {}, self._surroundings, Path("/")
+        tools, custom = kit_of(session, agent, self._catalogue.tools)
         return agents.LaunchSpec(
             session_id=session.id,
             workspace=nowhere,
@@ -294,10 +295,10 @@ class Seats:
             token="",
             model=agent["model"]["id"],
             system_prompt=told_of(agent["system"], session.state.resources),
-            tools=tools_of(agent, self._catalogue.tools),
+            tools=tools,
             limits=around.limits,
-            custom_tools=custom_tools_of(agent),
-            sub_agents=_sub_agents(agent, self._catalogue),
+            custom_tools=custom,
+            sub_agents=_sub_agents(session, agent, self._catalogue),
             mcp_servers=servers_of(agent, self._catalogue),
             skills=skills_of(agent, self._catalogue),
             output_schema=wanted.output_schema,
@@ -336,13 +337,15 @@ def rules_of(session: Session) -> Rules:
     return Rules(state.agent or {}, state.rules, state.always)
 
 
-def _sub_agents(agent: dict[str, Any], catalogue: Catalogue) -> tuple[agents.SubAgent, ...]:
+def _sub_agents(
+    session: Session, agent: dict[str, Any], catalogue: Catalogue
+) -> tuple[agents.SubAgent, ...]:
     return tuple(
         agents.SubAgent(
             name=each["name"],
             description=each["description"] or each["name"],
             prompt=each["system"] or each["name"],
-            tools=tools_of(each, catalogue.tools),
+            tools=names_of(session, each, catalogue.tools),
             model=each["model"]["id"],
         )
         for each in (agent["multiagent"] or {}).get("agents", [])

@@ -95,7 +95,7 @@ class Settlement:
             new.append(NewEvent("session.error", {"run_id": run.id, "error": error}))
         if session.kind == "session":
             now = self._clock.now()
-            cancel_calls(tx, run.id, now)
+            new.extend(cancel_calls(tx, run.id, now))
             new.extend(end_threads(tx, run.id, now))
             new.append(_session_usage(session, run, totals))
         new.append(_stop(run, ending))

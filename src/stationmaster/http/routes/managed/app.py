@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from stationmaster.http.routes.managed import (
     agents,
     batches,
+    environment_keys,
     environments,
     events,
     files,
@@ -14,11 +15,14 @@ from stationmaster.http.routes.managed import (
     sessions,
     threads,
     turns,
+    work,
 )
 
 ROUTES = (
     agents,
     environments,
+    work,
+    environment_keys,
     sessions,
     events,
     threads,

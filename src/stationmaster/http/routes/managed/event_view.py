@@ -26,6 +26,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         "is_error?",
         "session_thread_id?",
     ),
+    "user.tool_result": ("tool_use_id", "content?", "is_error?", "session_thread_id?"),
     "agent.message": ("content",),
     "agent.thinking": (),
     "agent.tool_use": (

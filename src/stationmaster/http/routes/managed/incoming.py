@@ -13,6 +13,7 @@ from stationmaster.http.shapes.managed.event import (
     UserInterrupt,
     UserMessage,
     UserToolConfirmation,
+    UserToolResult,
 )
 from stationmaster.kernel.errors import Invalid, NotFound, TooLarge
 from stationmaster.kernel.principal import Principal
@@ -84,6 +85,8 @@ class _Incoming:
                 return inputs.CustomToolResult(
                     event.custom_tool_use_id, content, bool(event.is_error)
                 )
+            case UserToolResult():
+                return inputs.ToolResult(event.tool_use_id, event.content, bool(event.is_error))
             case Unsupported():
                 raise unsupported(f"{at}.type", f"The event {event.type}")
 

@@ -15,7 +15,7 @@ from stationmaster.http.shapes.managed.event import TAGS
 from stationmaster.http.shapes.managed.resource import RESOURCE_TAGS
 from stationmaster.http.wire import anthropic_errors
 from stationmaster.http.wire.exchange import RequestGoneError
-from stationmaster.kernel.errors import Invalid, StationmasterError
+from stationmaster.kernel.errors import Invalid, NotAsExpected, StationmasterError
 from stationmaster.kernel.text import scrub
 
 _ARMS = TAGS | RESOURCE_TAGS
@@ -45,7 +45,10 @@ def body_of(error: Exception, request_id: str) -> dict[str, Any]:
     kind = _TYPES.get(_status(error), anthropic_errors.meaning(error).type)
     code = error.error_code if isinstance(error, StationmasterError) else "internal_error"
     param = error.param if isinstance(error, StationmasterError) else None
-    return _body(kind, code, anthropic_errors.message_of(error), request_id, param)
+    body = _body(kind, code, anthropic_errors.message_of(error), request_id, param)
+    if isinstance(error, NotAsExpected):  # the SDK's class for it has more to tell
+        body["error"]["details"] |= error.details
+    return body
 
 
 def _status(error: Exception) -> int:

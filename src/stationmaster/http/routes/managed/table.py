@@ -55,6 +55,7 @@ def add(
     response_class: type[Response] = JSONResponse,
     extra: dict[str, Any] | None = None,
     tag: str = "managed agents",
+    status: int = 200,
 ) -> None:
     """Add a route. `refusals` are the statuses beyond those that every route has."""
     api.router.add_api_route(
@@ -63,6 +64,7 @@ def add(
         methods=[method],
         operation_id=endpoint.__name__,
         response_model=reply,
+        status_code=status,
         response_class=response_class,
         tags=[tag],
         summary=summary,

@@ -11,7 +11,8 @@ Config = Annotated[
     Any,
     Field(
         description="`cloud` with `limited` networking, without hosts and packages: agents reach"
-        " the model gateway alone, and the operator provides what they need."
+        " the model gateway alone, and the operator provides what they need. Or `self_hosted`: the"
+        " tools of its sessions are run by workers of your own. The type never changes."
     ),
 ]
 Scope = Annotated[str | None, Field(description="`organization`; no other is supported.")]

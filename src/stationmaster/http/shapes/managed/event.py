@@ -55,21 +55,33 @@ class UserCustomToolResult(Request):
     is_error: bool | None = None
 
 
+class UserToolResult(Request):
+    """What a tool has given that a worker of a self-hosted environment has run."""
+
+    type: Literal["user.tool_result"]
+    tool_use_id: Annotated[str, Field(description="The id of the call's event.")]
+    content: Blocks = Field(default_factory=list)
+    is_error: bool | None = None
+
+
 class Unsupported(Request):
     """Events of the API that this server does not know; refused by name."""
 
-    type: Literal["user.define_outcome", "user.tool_result", "system.message"]
+    type: Literal["user.define_outcome", "system.message"]
     # Taken in only to be refused: what else it holds does not matter.
     description: Any = None
     rubric: Any = None
     max_iterations: Any = None
-    tool_use_id: Any = None
     content: Any = None
-    is_error: Any = None
 
 
 ClientEvent = Annotated[
-    UserMessage | UserInterrupt | UserToolConfirmation | UserCustomToolResult | Unsupported,
+    UserMessage
+    | UserInterrupt
+    | UserToolConfirmation
+    | UserCustomToolResult
+    | UserToolResult
+    | Unsupported,
     Field(discriminator="type"),
 ]
 TAGS = frozenset(
