@@ -1,7 +1,8 @@
 """Self-hosted environments: their work, their keys, and the tools that are run elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anthropic
@@ -18,6 +19,13 @@ from tests.support.sdk import check, sdk
 
 NO_BEAT = "NO_HEARTBEAT"
 LS = {"command": "ls"}
+
+
+@pytest.fixture
+async def house(open_house: Open) -> AsyncIterator[House]:
+    """With nothing launched ahead: the last agent launched is the one at work."""
+    async with open_house(AGENT_POOL_SIZE="0") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -54,6 +62,25 @@ async def beat(there: Hosted, item: Any, expected: str | None, **more: Any) -> A
     if expected is not None:
         more["expected_last_heartbeat"] = expected
     return check(await work.heartbeat(item.id, environment_id=there.id, **more))
+
+
+async def keep(there: Hosted, item: Any) -> None:
+    """Send heartbeats, as a worker does beside its work."""
+    last = NO_BEAT
+    while True:
+        last = (await beat(there, item, last)).last_heartbeat
+        await asyncio.sleep(0.3)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def serving(there: Hosted, item: Any, session: Talk) -> Talk:
@@ -467,13 +494,17 @@ async def test_an_interrupt_leaves_nothing_for_a_worker_to_do(
 
 
 async def test_a_lost_worker_s_calls_are_told_as_unknown(open_house: Open) -> None:
-    async with open_house(WORK_LEASE_TIME="2s") as house, sdk(house.url, ADMIN) as client:
+    async with (
+        open_house(WORK_LEASE_TIME="2s", AGENT_POOL_SIZE="0") as house,
+        sdk(house.url, ADMIN) as client,
+    ):
         house.agent.script = [UseTool("bash", LS), UseTool("bash", LS), Say("Well.")]
         there = await hosted(client)
         session = await there.talk(TOOLSET)
         item = await taken(there)
-        first = await beat(there, item, NO_BEAT)
-        use = await asked_for(session, text("Look around."))
+        async with background(keep(there, item)):
+            use = await asked_for(session, text("Look around."))
+        last = await beat(there, item, None)
         lost = serving(there, item, session)
 
         async def answered() -> Any:
@@ -484,24 +515,28 @@ async def test_a_lost_worker_s_calls_are_told_as_unknown(open_house: Open) -> No
         assert told.tool_use_id == use.id
         assert told.is_error
         assert "not known" in told.content[0].text
+        with pytest.raises(BetaHeartbeatPreconditionFailedError) as caught:
+            await beat(there, item, last.last_heartbeat)
+        assert caught.value.details.current_state.last_heartbeat is None
+        with pytest.raises(anthropic.AuthenticationError):
+            await lost.send(result(use.id))
 
         again = await taken(there)
         assert again.id == item.id
-        with pytest.raises(BetaHeartbeatPreconditionFailedError) as caught:
-            await beat(there, item, first.last_heartbeat)
-        assert caught.value.details.current_state.state in {"starting", "queued"}
-        with pytest.raises(anthropic.AuthenticationError):
-            await lost.send(result(use.id))
-        await beat(there, again, NO_BEAT)
+        async with background(keep(there, again)):
 
-        async def second_call() -> Any:
-            uses = [e.id for e in await session.events() if e.type == "agent.tool_use"]
-            return uses[1] if len(uses) > 1 else None
+            async def second_call() -> Any:
+                uses = [e.id for e in await session.events() if e.type == "agent.tool_use"]
+                return uses[1] if len(uses) > 1 else None
 
-        second = await until(second_call)
-        async with session.stream() as stream:
-            await serving(there, again, session).send(result(second))
-            assert said(await session.until_idle(stream)) == "Well."
+            second = await until(second_call)
+            async with session.stream() as stream:
+                await serving(there, again, session).send(result(second))
+                async with asyncio.timeout(PATIENCE):
+                    while "Well." not in said(await session.until_idle(stream)):
+                        pass
+        results = [e for e in await session.events() if e.type == "user.tool_result"]
+        assert [(e.tool_use_id, e.is_error) for e in results] == [(use.id, True), (second, False)]
 
 
 async def test_work_that_stops_during_a_turn_is_there_again(there: Hosted, house: House) -> None:
