@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from stationmaster.access import Keys, Resolver, RunTokens
+from stationmaster.access import Keys, Resolver, RunTokens, WorkTokens
 from stationmaster.access.secret import Hasher
 from stationmaster.access.tables import run_tokens
 from stationmaster.agents.base import Agent, Limits
@@ -30,6 +30,7 @@ from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.birth import Births
 from stationmaster.sessions.catalogue import Catalogue
+from stationmaster.sessions.environment_keys import EnvironmentKeys
 from stationmaster.sessions.environments import Environments
 from stationmaster.sessions.mounts import Mounts
 from stationmaster.sessions.resources import Resources
@@ -48,11 +49,14 @@ from stationmaster.sessions.runs.worker import Worker
 from stationmaster.sessions.runs.workspace import UploadLimits, Workspaces
 from stationmaster.sessions.sending import Sending
 from stationmaster.sessions.sessions import Sessions
+from stationmaster.sessions.work import Work
+from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.storage import Database, Transaction
 from stationmaster.transcripts import Transcripts
 
 OWNER = Owner("org_default", "proj_default")
 LEASE = 30.0
+WORK_LEASE = 60.0
 QUEUE_TIMEOUT = 600.0
 LIMITS = RunLimits(
     default_model="scripted-model",
@@ -169,6 +173,26 @@ class Core:
             Surroundings(Path("/nonexistent.sock"), "http://127.0.0.1:1", Limits())
         )
         self.environments = Environments(database=database, clock=self.clock)
+        self.environment_keys = EnvironmentKeys(
+            environments=self.environments, keys=self.keys, clock=self.clock
+        )
+        work_tokens = WorkTokens(hasher, self.clock, forget=self.resolver.forget)
+        queue = WorkQueue(
+            records=self.records.sessions,
+            tokens=work_tokens,
+            bus=self.bus,
+            clock=self.clock,
+            lease_time=WORK_LEASE,
+        )
+        self.work = Work(
+            database=database,
+            records=self.records.sessions,
+            queue=queue,
+            tokens=work_tokens,
+            bus=self.bus,
+            clock=self.clock,
+            lease_time=WORK_LEASE,
+        )
         sending = Sending(
             records=self.records,
             settlement=self.settlement,
@@ -177,6 +201,7 @@ class Core:
             clock=self.clock,
             max_queue=limits.max_queue,
             shares=limits.shares,
+            work=queue,
         )
         self.stored_files = Files(
             database, self.clock, Depot(directory / "files"), max_size=2**20, quota=2**24
@@ -191,8 +216,10 @@ class Core:
                 events=self.events,
                 budgets=self.budgets,
                 clock=self.clock,
+                work=queue,
             ),
             sending=sending,
+            work=queue,
             budgets=self.budgets,
             outbox=self.outbox,
             clock=self.clock,

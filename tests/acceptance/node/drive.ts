@@ -330,6 +330,76 @@ const scenarios: Record<string, () => Promise<void>> = {
     assert.match(words, /Sun in Oslo/);
   },
 
+  async selfHosted() {
+    const there = await environments.create({ name: 'there', config: { type: 'self_hosted' } });
+    assert.equal(there.config.type, 'self_hosted');
+    const made = await client.post<{ id: string; key: string }>(
+      `/v1/environments/${there.id}/keys`,
+      { body: { name: 'node', expires_in_seconds: 600 } },
+    );
+    const worker = client.withOptions({ apiKey: null, authToken: made.key });
+    const { work } = worker.beta.environments;
+    assert.equal(await work.poll(there.id), null);
+    const agent = await agents.create({
+      name: 'node',
+      model: 'claude-haiku-4-5',
+      tools: [{ type: 'agent_toolset_20260401' }],
+    });
+    const session = await sessions.create({ agent: agent.id, environment_id: there.id });
+    const stats = await client.beta.environments.work.stats(there.id);
+    assert.deepEqual([stats.depth, stats.pending], [1, 0]);
+
+    const item = await work.poll(there.id, { block_ms: 999, 'Anthropic-Worker-ID': 'node' });
+    assert.ok(item?.secret);
+    assert.equal(item.data.id, session.id);
+    const own = { environment_id: there.id };
+    assert.equal((await work.ack(item.id, own)).state, 'starting');
+    const beat = await work.heartbeat(item.id, { ...own, expected_last_heartbeat: 'NO_HEARTBEAT' });
+    assert.equal(beat.state, 'active');
+    await assert.rejects(
+      work.heartbeat(item.id, { ...own, expected_last_heartbeat: 'NO_HEARTBEAT' }),
+      (error: unknown) => error instanceof Anthropic.APIError && error.status === 412,
+    );
+    const listed: string[] = [];
+    for await (const each of work.list(there.id, { limit: 1 })) listed.push(each.id);
+    assert.deepEqual(listed, [item.id]);
+
+    const { sessions_token: token } = JSON.parse(
+      Buffer.from(item.secret, 'base64url').toString(),
+    ) as { sessions_token: string };
+    const serving = client.withOptions({ apiKey: null, authToken: token });
+    const stream = await serving.beta.sessions.events.stream(session.id);
+    await sessions.events.send(session.id, {
+      events: [{ type: 'user.message', content: [{ type: 'text', text: 'Please mark.' }] }],
+    });
+    const events: StreamEvent[] = [];
+    for await (const event of stream) {
+      events.push(event);
+      if (event.type === 'agent.tool_use') {
+        await serving.beta.sessions.events.send(session.id, {
+          events: [
+            {
+              type: 'user.tool_result',
+              tool_use_id: event.id,
+              content: [{ type: 'text', text: 'From Node.' }],
+            },
+          ],
+        });
+      }
+      if (event.type === 'session.status_idle' && event.stop_reason.type === 'end_turn') break;
+    }
+    assert.equal(said(events), 'From Node.');
+
+    const operator = client.beta.environments.work;
+    const shown = await operator.update(item.id, { ...own, metadata: { host: 'node' } });
+    assert.deepEqual(shown.metadata, { host: 'node' });
+    assert.equal((await operator.retrieve(item.id, own)).state, 'active');
+    assert.equal((await work.stop(item.id, { ...own, force: true })).state, 'stopped');
+    await assert.rejects(operator.stop(item.id, { ...own, force: true }), ConflictError);
+    await client.delete(`/v1/environments/${there.id}/keys/${made.id}`);
+    await assert.rejects(work.poll(there.id), Anthropic.AuthenticationError);
+  },
+
   async absent() {
     await assert.rejects(client.beta.vaults.create({ display_name: 'x' }), NotFoundError);
     await assert.rejects(client.beta.deployments.list(), NotFoundError);
