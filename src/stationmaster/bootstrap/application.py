@@ -48,8 +48,6 @@ from stationmaster.providers.base import Provider
 from stationmaster.responses import Responses
 from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.catalogue import Catalogue as Offers
-from stationmaster.sessions.environment_keys import EnvironmentKeys
-from stationmaster.sessions.environments import Environments
 from stationmaster.sessions.runs.claims import Claim, Claims
 from stationmaster.sessions.runs.executor import Execution, Surroundings, Timers
 from stationmaster.sessions.runs.kit import Kits
@@ -335,7 +333,6 @@ def _services(
     definitions = Agents(database=core.database, clock=core.clock, catalogue=offers)
     runs = _runs(core, settings, agent, Kits(definitions, offers))
     talks = conversing(core, settings, offers, seated)
-    environments = Environments(database=core.database, clock=core.clock)
     defined = money.definitions(core, runs)
     cache = None if cached is None else cached.cache
     gateway = _gateway(core, models, traffic, limits, cache=cache, keeper=kept.writer)
@@ -350,10 +347,8 @@ def _services(
         runs=runs,
         files=core.files,
         agents=definitions,
-        environments=environments,
-        environment_keys=EnvironmentKeys(
-            environments=environments, keys=core.keys, clock=core.clock
-        ),
+        environments=talks.environments,
+        environment_keys=talks.environment_keys,
         work=talks.work,
         sessions=talks.sessions,
         resources=talks.resources,

@@ -10,6 +10,8 @@ from stationmaster.bootstrap.parts import Core
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.birth import Births
 from stationmaster.sessions.catalogue import Catalogue
+from stationmaster.sessions.environment_keys import EnvironmentKeys
+from stationmaster.sessions.environments import Environments
 from stationmaster.sessions.mounts import Mounts
 from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.seats import Seats, Surroundings
@@ -27,6 +29,8 @@ class Conversing:
     sessions: Sessions
     resources: Resources
     approvals: Approvals
+    environments: Environments
+    environment_keys: EnvironmentKeys
     work: Work
 
 
@@ -72,6 +76,7 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
         clock=core.clock,
         work=queue,
     )
+    environments = Environments(database=core.database, clock=core.clock)
     mounts = Mounts(core.stored_files, core.clock, quota=settings.workspace_quota)
     return Conversing(
         sessions=Sessions(
@@ -101,6 +106,10 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             sessions=core.records.sessions,
             bus=core.bus,
             clock=core.clock,
+        ),
+        environments=environments,
+        environment_keys=EnvironmentKeys(
+            environments=environments, keys=core.keys, clock=core.clock
         ),
         work=Work(
             database=core.database,

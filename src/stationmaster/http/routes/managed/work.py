@@ -44,7 +44,7 @@ Expected = Annotated[
     str | None,
     Query(
         max_length=64,
-        description="`last_heartbeat` of the one before, `NO_HEARTBEAT` of the first.",
+        description="`last_heartbeat` of the one before; NO_HEARTBEAT with the first.",
     ),
 ]
 Ttl = Annotated[
