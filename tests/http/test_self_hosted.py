@@ -49,8 +49,9 @@ async def until(condition: Callable[[], Any]) -> Any:
 async def taken(there: Hosted, **options: Any) -> Any:
     """Work as a worker takes it: polled, acknowledged, begun."""
     worker = there.worker().beta.environments.work
-    item = check(await worker.poll(there.id, block_ms=999, **options))
+    item = await worker.poll(there.id, block_ms=999, **options)
     assert item is not None
+    check(item)
     acked = check(await worker.ack(item.id, environment_id=there.id))
     assert acked.state == "starting"
     assert acked.secret is None
@@ -104,8 +105,9 @@ async def test_work_from_the_queue_to_its_end(there: Hosted) -> None:
     assert (stats.depth, stats.pending, stats.workers_polling) == (1, 0, 0)
     assert stats.oldest_queued_at
 
-    item = check(await work.poll(there.id, block_ms=999, anthropic_worker_id="w1"))
+    item = await work.poll(there.id, block_ms=999, anthropic_worker_id="w1")
     assert item is not None
+    check(item)
     assert (item.state, item.data.id, item.environment_id) == ("queued", session.id, there.id)
     stats = check(await operator.stats(there.id))
     assert (stats.depth, stats.pending, stats.workers_polling) == (0, 1, 1)

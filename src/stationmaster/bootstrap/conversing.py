@@ -2,23 +2,18 @@
 
 from dataclasses import dataclass
 
-from stationmaster.access import WorkTokens
-from stationmaster.access.secret import Hasher
 from stationmaster.agents.pool import Pool
+from stationmaster.bootstrap.hosting import Hosting, hosting
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.parts import Core
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.birth import Births
 from stationmaster.sessions.catalogue import Catalogue
-from stationmaster.sessions.environment_keys import EnvironmentKeys
-from stationmaster.sessions.environments import Environments
 from stationmaster.sessions.mounts import Mounts
 from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.seats import Seats, Surroundings
 from stationmaster.sessions.sending import Sending
 from stationmaster.sessions.sessions import Sessions
-from stationmaster.sessions.work import Work
-from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.settings import Settings
 
 
@@ -29,9 +24,7 @@ class Conversing:
     sessions: Sessions
     resources: Resources
     approvals: Approvals
-    environments: Environments
-    environment_keys: EnvironmentKeys
-    work: Work
+    hosting: Hosting
 
 
 def seats(core: Core, pool: Pool, offers: Catalogue, surroundings: Surroundings) -> Seats:
@@ -51,14 +44,7 @@ def seats(core: Core, pool: Pool, offers: Catalogue, surroundings: Surroundings)
 
 def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats) -> Conversing:
     """The verbs on sessions, their resources, approvals, and the work of workers elsewhere."""
-    tokens = WorkTokens(Hasher(core.secret.encode()), core.clock, forget=core.resolver.forget)
-    queue = WorkQueue(
-        records=core.records.sessions,
-        tokens=tokens,
-        bus=core.bus,
-        clock=core.clock,
-        lease_time=settings.work_lease_time,
-    )
+    hosted = hosting(core, settings)
     sending = Sending(
         records=core.records,
         settlement=core.settlement,
@@ -67,16 +53,15 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
         clock=core.clock,
         max_queue=settings.max_queue,
         shares=shares(settings),
-        work=queue,
+        work=hosted.queue,
     )
     births = Births(
         records=core.records.sessions,
         events=core.events,
         budgets=core.budgets,
         clock=core.clock,
-        work=queue,
+        work=hosted.queue,
     )
-    environments = Environments(database=core.database, clock=core.clock)
     mounts = Mounts(core.stored_files, core.clock, quota=settings.workspace_quota)
     return Conversing(
         sessions=Sessions(
@@ -85,7 +70,7 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             records=core.records.sessions,
             births=births,
             sending=sending,
-            work=queue,
+            work=hosted.queue,
             budgets=core.budgets,
             outbox=core.dispatching.outbox,
             clock=core.clock,
@@ -107,17 +92,5 @@ def conversing(core: Core, settings: Settings, offers: Catalogue, seated: Seats)
             bus=core.bus,
             clock=core.clock,
         ),
-        environments=environments,
-        environment_keys=EnvironmentKeys(
-            environments=environments, keys=core.keys, clock=core.clock
-        ),
-        work=Work(
-            database=core.database,
-            records=core.records.sessions,
-            queue=queue,
-            tokens=tokens,
-            bus=core.bus,
-            clock=core.clock,
-            lease_time=settings.work_lease_time,
-        ),
+        hosting=hosted,
     )
