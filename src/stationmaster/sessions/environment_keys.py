@@ -67,6 +67,8 @@ class EnvironmentKeys:
         self, principal: Principal, environment_id: str, *, limit: int, after: str | None = None
     ) -> Slice[ApiKey]:
         """The environment's keys, newest first, revoked ones too."""
+        if not principal.may("admin:keys"):
+            principal.require("list:keys")
         await self._environments.get(principal, environment_id)
         sought = Sought(environment_id=environment_id)
         return await self._keys.search(principal, sought, Window(limit=limit, after=after))
