@@ -158,7 +158,7 @@ def _periodic(given: Parts) -> dict[str, Work]:
         "key_rotation": core.rotation.run,
         "rollups": Rollups(core.database).run,
         "sweep": sweep,
-        "work_leases": services.work.run,
+        "work_leases": services.hosting.work.run,
     }
 
 

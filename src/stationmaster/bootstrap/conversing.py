@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from stationmaster.agents.pool import Pool
-from stationmaster.bootstrap.hosting import Hosting, hosting
+from stationmaster.bootstrap.hosting import hosting
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.parts import Core
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.birth import Births
 from stationmaster.sessions.catalogue import Catalogue
+from stationmaster.sessions.hosting import Hosting
 from stationmaster.sessions.mounts import Mounts
 from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.seats import Seats, Surroundings

@@ -1,25 +1,14 @@
 """Environments, and the work of those whose tools are run elsewhere."""
 
-from dataclasses import dataclass
-
 from stationmaster.access import WorkTokens
 from stationmaster.access.secret import Hasher
 from stationmaster.bootstrap.parts import Core
 from stationmaster.sessions.environment_keys import EnvironmentKeys
 from stationmaster.sessions.environments import Environments
+from stationmaster.sessions.hosting import Hosting
 from stationmaster.sessions.work import Work
 from stationmaster.sessions.work_queue import WorkQueue
 from stationmaster.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Hosting:
-    """What environments need of a server. `queue` is for who makes work."""
-
-    environments: Environments
-    keys: EnvironmentKeys
-    queue: WorkQueue
-    work: Work
 
 
 def hosting(core: Core, settings: Settings) -> Hosting:

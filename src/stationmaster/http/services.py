@@ -30,13 +30,11 @@ from stationmaster.responses import Responses
 from stationmaster.sessions.agents import Agents
 from stationmaster.sessions.approvals import Approvals
 from stationmaster.sessions.catalogue import Catalogue
-from stationmaster.sessions.environment_keys import EnvironmentKeys
-from stationmaster.sessions.environments import Environments
+from stationmaster.sessions.hosting import Hosting
 from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.files import RunFiles
 from stationmaster.sessions.runs.runs import Runs
 from stationmaster.sessions.sessions import Sessions
-from stationmaster.sessions.work import Work
 from stationmaster.telemetry import Metrics
 
 
@@ -84,9 +82,7 @@ class Services:
     runs: Runs
     files: RunFiles
     agents: Agents
-    environments: Environments
-    environment_keys: EnvironmentKeys
-    work: Work
+    hosting: Hosting
     sessions: Sessions
     resources: Resources
     approvals: Approvals

@@ -29,7 +29,7 @@ async def create_environment_key(
 
     Its secret is in this answer and never again.
     """
-    made = await services.environment_keys.create(
+    made = await services.hosting.keys.create(
         caller, environment_id, name=body.name, expires_in=body.expires_in_seconds
     )
     return NewEnvironmentKey(**_shown(made.key, services.clock.now()), key=made.secret)
@@ -43,7 +43,7 @@ async def list_environment_keys(
     page: PageCursor = None,
 ) -> EnvironmentKeyPage:
     """The environment's keys, newest first, revoked ones too. No secret is shown."""
-    found = await services.environment_keys.list(
+    found = await services.hosting.keys.list(
         caller, environment_id, limit=limit, after=id_cursor(page, "key")
     )
     now = services.clock.now()
@@ -57,7 +57,7 @@ async def revoke_environment_key(
     environment_id: EnvironmentId, key_id: KeyId, services: Given, caller: Caller
 ) -> EnvironmentKey:
     """End a key at once, and the secrets of the work that was taken by it."""
-    key = await services.environment_keys.revoke(caller, environment_id, key_id)
+    key = await services.hosting.keys.revoke(caller, environment_id, key_id)
     return EnvironmentKey(**_shown(key, services.clock.now()))
 
 

@@ -25,7 +25,7 @@ async def create_environment(
     body: EnvironmentCreate, services: Given, caller: Caller
 ) -> Environment:
     """Define an environment. What this server cannot give is refused by name."""
-    made = await services.environments.create(caller, body.model_dump(exclude_unset=True))
+    made = await services.hosting.environments.create(caller, body.model_dump(exclude_unset=True))
     return _view(made)
 
 
@@ -33,7 +33,7 @@ async def get_environment(
     environment_id: EnvironmentId, services: Given, caller: Caller
 ) -> Environment:
     """One environment."""
-    return _view(await services.environments.get(caller, environment_id))
+    return _view(await services.hosting.environments.get(caller, environment_id))
 
 
 async def update_environment(
@@ -41,7 +41,7 @@ async def update_environment(
 ) -> Environment:
     """Change an environment. Sessions that it has keep what they began with."""
     fields = body.model_dump(exclude_unset=True)
-    return _view(await services.environments.update(caller, environment_id, fields))
+    return _view(await services.hosting.environments.update(caller, environment_id, fields))
 
 
 async def list_environments(
@@ -53,7 +53,7 @@ async def list_environments(
     include_archived: Archived = False,
 ) -> EnvironmentPage:
     """The project's environments, newest first."""
-    found = await services.environments.list(
+    found = await services.hosting.environments.list(
         caller, limit=limit, after=id_cursor(page, "env"), include_archived=include_archived
     )
     return EnvironmentPage(data=[_view(item) for item in found.items], next_page=found.next_cursor)
@@ -63,14 +63,14 @@ async def archive_environment(
     environment_id: EnvironmentId, services: Given, caller: Caller
 ) -> Environment:
     """Take an environment out of use. The sessions that it has go on."""
-    return _view(await services.environments.archive(caller, environment_id))
+    return _view(await services.hosting.environments.archive(caller, environment_id))
 
 
 async def delete_environment(
     environment_id: EnvironmentId, services: Given, caller: Caller
 ) -> Deleted:
     """Delete an environment that no session uses."""
-    await services.environments.delete(caller, environment_id)
+    await services.hosting.environments.delete(caller, environment_id)
     return Deleted(id=environment_id, type="environment_deleted")
 
 

@@ -64,7 +64,7 @@ async def poll_work(
 ) -> Work | None:
     """Be given the work that has waited longest, with its secret; null where there is none."""
     reclaim = verbs.RECLAIM_MS if reclaim_older_than_ms is None else reclaim_older_than_ms
-    found = await services.work.poll(
+    found = await services.hosting.work.poll(
         caller,
         environment_id,
         block=(block_ms or 0) / 1000,
@@ -78,7 +78,7 @@ async def acknowledge_work(
     environment_id: EnvironmentId, work_id: WorkId, services: Given, caller: Caller
 ) -> Work:
     """Take work that was given to you."""
-    return _view(await services.work.ack(caller, environment_id, work_id))
+    return _view(await services.hosting.work.ack(caller, environment_id, work_id))
 
 
 async def heartbeat_work(
@@ -91,7 +91,7 @@ async def heartbeat_work(
     desired_ttl_seconds: Ttl = None,
 ) -> Heartbeat:
     """Keep work. 412 where another worker may have it by now."""
-    beat = await services.work.heartbeat(
+    beat = await services.hosting.work.heartbeat(
         caller,
         environment_id,
         work_id,
@@ -112,14 +112,16 @@ async def stop_work(
     environment_id: EnvironmentId, work_id: WorkId, body: WorkStop, services: Given, caller: Caller
 ) -> Work:
     """Have work stopped, or stop it at once."""
-    return _view(await services.work.stop(caller, environment_id, work_id, force=body.force))
+    return _view(
+        await services.hosting.work.stop(caller, environment_id, work_id, force=body.force)
+    )
 
 
 async def get_work(
     environment_id: EnvironmentId, work_id: WorkId, services: Given, caller: Caller
 ) -> Work:
     """One piece of work."""
-    return _view(await services.work.get(caller, environment_id, work_id))
+    return _view(await services.hosting.work.get(caller, environment_id, work_id))
 
 
 async def update_work(
@@ -130,7 +132,9 @@ async def update_work(
     caller: Caller,
 ) -> Work:
     """Change the metadata of a piece of work."""
-    changed = await services.work.update(caller, environment_id, work_id, body.metadata or {})
+    changed = await services.hosting.work.update(
+        caller, environment_id, work_id, body.metadata or {}
+    )
     return _view(changed)
 
 
@@ -142,7 +146,7 @@ async def list_work(
     page: PageCursor = None,
 ) -> WorkPage:
     """The environment's work, newest first, also what has stopped."""
-    found = await services.work.list(
+    found = await services.hosting.work.list(
         caller, environment_id, limit=limit, after=id_cursor(page, "work")
     )
     return WorkPage(data=[_view(item) for item in found.items], next_page=found.next_cursor)
@@ -150,7 +154,7 @@ async def list_work(
 
 async def work_stats(environment_id: EnvironmentId, services: Given, caller: Caller) -> WorkStats:
     """How the environment's queue stands."""
-    found = await services.work.stats(caller, environment_id)
+    found = await services.hosting.work.stats(caller, environment_id)
     return WorkStats(
         depth=found.depth,
         pending=found.pending,
