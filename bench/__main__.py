@@ -26,6 +26,8 @@ BENCHMARKS = (
     "ledger",
     "keys",
     "jobs",
+    "fanout",
+    "replicas",
 )
 
 

@@ -40,7 +40,7 @@ http {{
 """
 
 _PROXY_UPSTREAM = """upstream provider {{
-    server {address};
+    {servers}
     keepalive 256;
     keepalive_requests {forever};
   }}"""
@@ -66,13 +66,14 @@ def fixed_upstream(
 
 @contextmanager
 def proxy(
-    directory: Path, upstream: str, *, buffering: bool, cores: frozenset[int] | None = None
+    directory: Path, *upstreams: str, buffering: bool, cores: frozenset[int] | None = None
 ) -> Iterator[str]:
-    """A proxy in front of `upstream` with pooled connections; its base URL.
+    """A proxy in front of `upstreams` with pooled connections; its base URL.
 
     Streams want no `buffering`.
     """
-    pool = _PROXY_UPSTREAM.format(address=urlsplit(upstream).netloc, forever=_FOREVER)
+    servers = " ".join(f"server {urlsplit(each).netloc};" for each in upstreams)
+    pool = _PROXY_UPSTREAM.format(servers=servers, forever=_FOREVER)
     location = _PROXY_LOCATION.format(buffering="on" if buffering else "off")
     with _nginx(directory, location, pool, cores=cores) as url:
         yield url

@@ -70,10 +70,12 @@ def server(
     upstream: str | None = None,
     cores: frozenset[int] | None = None,
     env: Mapping[str, str] | None = None,
+    program: str | None = None,
 ) -> Iterator[Server]:
     """A fresh server for as long as the block runs, with its defaults: everything durable is on.
 
     `upstream` is the model provider's base URL; without one the offline provider answers.
+    `program` is a module to run in the place of `stationmaster serve`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -82,6 +84,7 @@ def server(
         "LANG": "C.UTF-8",
         "DATA_DIR": str(directory / "data"),
         "PORT": str(port),
+        "WORKER_PORT": str(port),
         "ADMIN_API_KEY": KEY,
         **RATES,
         **(
@@ -92,7 +95,7 @@ def server(
         **(env or {}),
     }
     log = directory / "server.log"
-    command = [sys.executable, "-m", "stationmaster", "serve"]
+    command = [sys.executable, "-m", *([program] if program else ["stationmaster", "serve"])]
     began = time.perf_counter()
     with started(command, log=log, cores=cores, env=environment, cwd=directory) as process:
         while not _ready(port):

@@ -1,26 +1,29 @@
-"""A cluster under load that loses Redis, and one whose servers are all started anew."""
+"""A cluster under load that loses a part, and one whose servers are all started anew."""
 
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.support.cluster import Replica, cluster
+from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, private_redis
 from tests.support.traffic import traffic
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 WAIT_S = 120.0
+LONG = "1m"  # a lease that a machine at work does not let run out
 
 
-def settings(database: str, redis: str) -> dict[str, str]:
+def settings(database: str, redis: str, *, lease: str = "3s") -> dict[str, str]:
     return {
         "DATABASE_URL": database,
         "REDIS_URL": redis,
         "PROVIDER": "offline",
-        "LEASE_TIME": "3s",
+        "LEASE_TIME": lease,
         "AGENT_POOL_SIZE": "0",
         "HEALTH_CHECK_INTERVAL": "1s",
         "MAX_QUEUE": "1000",
@@ -49,21 +52,40 @@ async def redis_is(replica: Replica, status: str) -> None:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("how", ["stopped", "hangs"])
+def behind(url: str, proxy: Proxy) -> str:
+    """The URL by way of a proxy."""
+    return make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("how", ["stopped", "hangs", "cut off"])
 async def test_everything_goes_on_without_redis(
     how: str, scratch: Path, postgres_url: str, redis: RedisServer
 ) -> None:
-    async with cluster(scratch, settings(postgres_url, redis.url)) as town:
+    port = make_url(redis.url).port
+    assert port is not None
+    async with (
+        Proxy(port) as proxy,
+        cluster(scratch, settings(postgres_url, behind(redis.url, proxy))) as town,
+    ):
+
+        def drop(dropping: bool) -> None:
+            proxy.dropping = dropping
+
+        away, back = {
+            "stopped": (redis.pause, redis.resume),
+            "hangs": (redis.hang, redis.wake),
+            "cut off": (lambda: drop(True), lambda: drop(False)),
+        }[how]
         async with traffic(town.client) as seen:
             for replica in town.all:
                 await redis_is(replica, "ok")
             await seen.until(4)
-            redis.pause() if how == "stopped" else redis.hang()
+            away()
             try:
                 await asyncio.gather(*(redis_is(replica, "down") for replica in town.all))
                 await seen.until(8)
             finally:
-                redis.resume() if how == "stopped" else redis.wake()
+                back()
             await asyncio.gather(*(redis_is(replica, "ok") for replica in town.all))
             await seen.until(4)
         assert seen.failed == []
@@ -96,6 +118,68 @@ async def test_servers_are_all_started_anew_and_nobody_notices(
         assert seen.reconnects > 0, "no stream was moved"
         states = await asyncio.gather(*(town.apis[0].task(task_id) for task_id in seen.tasks))
         assert {task["status"] for task in states} == {"completed"}
+
+
+async def test_slow_ways_to_postgresql_and_redis_fail_nothing(
+    scratch: Path, postgres_url: str, redis_url: str
+) -> None:
+    ports = [make_url(url).port for url in (postgres_url, redis_url)]
+    assert ports[0]
+    assert ports[1]
+    async with Proxy(ports[0]) as database, Proxy(ports[1]) as news:
+        env = settings(behind(postgres_url, database), behind(redis_url, news))
+        async with cluster(scratch, env, apis=1, workers=1) as town:
+            async with traffic(town.client, workers=2) as seen:
+                await seen.until(2)
+                database.delay = news.delay = 0.03  # each way, at each piece
+                await seen.until(3)
+                database.delay = news.delay = 0.0
+                await seen.until(1)
+            assert seen.failed == []
+            assert seen.gaps == {}
+            assert sorted(seen.finished) == sorted(seen.tasks)
+
+
+async def test_without_any_worker_runs_wait_and_all_else_goes_on(
+    scratch: Path, postgres_url: str, redis_url: str
+) -> None:
+    env = settings(postgres_url, redis_url, lease=LONG)
+    async with cluster(scratch, env, apis=1, workers=1) as town:
+        [api], [worker] = town.apis, town.workers
+        await worker.kill()
+        made = await town.client.post("/v1/tasks", json={"description": "work"})
+        assert made.status_code == 202, made.text
+        call = {"model": "haiku", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        for path in ("/v1/messages", "/v1/chat/completions"):
+            assert (await town.client.post(path, json=call)).status_code == 200
+        assert (await api.client.get("/ready")).status_code == 200
+        async with asyncio.timeout(WAIT_S):
+            while await api.metric("runs_queued") != 1:
+                await asyncio.sleep(0.1)
+        assert (await api.task(made.json()["task_id"]))["status"] == "pending"
+        await worker.start()
+        assert (await api.finished(made.json()["task_id"]))["status"] == "completed"
+
+
+async def test_without_any_api_what_runs_goes_on(
+    scratch: Path, postgres_url: str, redis_url: str
+) -> None:
+    env = settings(postgres_url, redis_url, lease=LONG)
+    async with cluster(scratch, env, apis=2, workers=1) as town:
+        [worker] = town.workers
+        task_id = await town.apis[0].submit("work")
+        async with asyncio.timeout(WAIT_S):
+            while "A run starts." not in worker.output:
+                await asyncio.sleep(0.02)
+        await asyncio.gather(*(api.kill() for api in town.apis))
+        assert (await town.client.get("/v1/tasks")).status_code == 502  # of nginx
+        async with asyncio.timeout(WAIT_S):
+            while "A run ended." not in worker.output:
+                await asyncio.sleep(0.02)
+        await asyncio.gather(*(api.start() for api in town.apis))
+        assert (await town.apis[1].task(task_id))["status"] == "completed"
+        numbers = [event["seq"] for event in await town.apis[0].events(task_id)]
+        assert numbers == list(range(1, len(numbers) + 1))
 
 
 async def leader_of(schedulers: list[Replica]) -> Replica:

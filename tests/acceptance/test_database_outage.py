@@ -128,7 +128,7 @@ async def assert_whole(server: ServerProcess, url: str, load: Load) -> None:
     assert (await server.run_task())["status"] == "completed"
 
 
-@pytest.mark.parametrize("way", ["stopped", "hanging", "cut off"])
+@pytest.mark.parametrize("way", ["stopped", "hanging", "cut off", "late"])
 async def test_postgresql_goes_away_under_load(
     tmp_path: Path, own_postgres: PostgresServer, way: str
 ) -> None:
@@ -142,6 +142,7 @@ async def test_postgresql_goes_away_under_load(
             "stopped": (own_postgres.pause, own_postgres.resume),
             "hanging": (own_postgres.hang, own_postgres.wake),
             "cut off": (lambda: drop(True), lambda: drop(False)),
+            "late": (proxy.stall, proxy.flow),  # nothing is lost: all that was sent arrives then
         }[way]
         through = make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
         env = {

@@ -32,6 +32,7 @@ def main() -> int:
         options.seconds,
         options.gap,
         options.agent == "real",
+        options.broker,
         options.settle,
     )
     _say(f"seed {seed}: {asked.faults} faults, {asked.gap:g} s apart, agent {options.agent}")
@@ -90,6 +91,7 @@ def _parse() -> argparse.Namespace:
         "--settle", type=float, default=180.0, help="seconds to recover in after the last (180)"
     )
     parser.add_argument("--agent", choices=("scripted", "real"), default="scripted")
+    parser.add_argument("--broker", action="store_true", help="with RabbitMQ")
     parser.add_argument("--out", type=Path, help="a file for the summary, as JSON")
     parser.add_argument("--keep", type=Path, help="a directory for the servers' logs")
     return parser.parse_args()

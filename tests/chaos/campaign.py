@@ -29,6 +29,7 @@ class Options:
     seconds: float
     gap: float = 2.0
     real: bool = False
+    broker: bool = False
     settle: float = 180.0  # seconds after the last fault until all must be as if nothing had been
 
 
@@ -60,7 +61,7 @@ class Outcome:
 async def campaign(options: Options, directory: Path, say: Callable[[str], None]) -> Outcome:
     """Play it. `directory` is for what the servers write; it must be empty, its path short."""
     told, outside = Told(), Outside()
-    async with place(directory, real=options.real) as here:
+    async with place(directory, real=options.real, broker=options.broker) as here:
         began = time.monotonic()
         say(f"{len(here.servers)} servers are up behind {here.url}")
         observer = Observer(here.database)
@@ -71,6 +72,7 @@ async def campaign(options: Options, directory: Path, say: Callable[[str], None]
         nemesis = await _faults(here, options, say)
         clients.stop()
         say("faults are over; clients see to what they have begun")
+        outside.unsettled += await _all_ready(here, options.settle)
         outside.unsettled += await clients.done(options.settle)
         outside.unsettled += await settled(here.database, options.settle)
         watching.cancel()
@@ -105,8 +107,16 @@ async def _faults(here: Place, options: Options, say: Callable[[str], None]) -> 
     nemesis = Nemesis(here, say)
     await asyncio.sleep(CALM_S)
     await nemesis.play(faults, lambda: time.monotonic() > until)
-    await asyncio.gather(*(each.ready() for each in here.servers.values()))
     return nemesis
+
+
+async def _all_ready(here: Place, seconds: float) -> list[str]:
+    """Wait until every server says so; those that did not."""
+    waiting = {asyncio.create_task(each.ready()): each for each in here.servers.values()}
+    _, late = await asyncio.wait(waiting, timeout=seconds)
+    for task in late:
+        task.cancel()
+    return [f"{waiting[task].name} is not ready" for task in late]
 
 
 async def _stop(here: Place, outside: Outside) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from tests.chaos.place import Kept, Place
 from tests.chaos.plan import Fault
-from tests.support.postgres import PostgresServer
-from tests.support.redis import RedisServer
 
 AT_ONCE = 3  # faults that may overlap
 READY_S = 90.0  # what a server is given to be ready again before the next fault befalls it
@@ -86,13 +84,10 @@ class Nemesis:
                 await _between(how, server, part, fault)
 
     async def _part(self, fault: Fault) -> None:
-        place = self._place
         if fault.target == "disk":
             await self._full(fault.lasts)
             return
-        part: PostgresServer | RedisServer = (
-            place.postgres if fault.target == "database" else place.redis
-        )
+        part = self._place.part(fault.target)
         crash = fault.kind == "crash"
         # In a thread: clients and proxies go on meanwhile.
         await asyncio.to_thread(part.pause if crash else part.hang)

@@ -22,6 +22,7 @@ from tests.support.cluster import Command, Replica
 from tests.support.nginx import nginx
 from tests.support.postgres import PostgresServer, find_programs, private_server
 from tests.support.proxy import Proxy
+from tests.support.rabbitmq import RabbitServer, private_rabbitmq
 from tests.support.redis import RedisServer, private_redis
 from tests.support.server import ADMIN_KEY
 from tests.support.services import missing, require
@@ -87,7 +88,7 @@ class Kept:
         """Return once it says so."""
         while True:
             with suppress(httpx.HTTPError):
-                if (await self.server.client.get("/ready", timeout=2)).status_code == 200:
+                if (await self.server.client.get("/ready", timeout=10)).status_code == 200:
                     return
             await asyncio.sleep(0.1)
 
@@ -146,6 +147,7 @@ class Place:
     servers: dict[str, Kept]
     postgres: PostgresServer
     redis: RedisServer
+    broker: RabbitServer | None
     upstream: WireUpstream
     database: str
     deeds: Path
@@ -154,7 +156,14 @@ class Place:
     @property
     def parts(self) -> list[str]:
         """What a fault may befall beside servers."""
-        return ["database", "redis", "disk"]
+        return ["database", "redis", "disk", *(["broker"] if self.broker else [])]
+
+    def part(self, name: str) -> PostgresServer | RedisServer | RabbitServer:
+        """The server that a part is."""
+        if name == "broker":
+            assert self.broker is not None
+            return self.broker
+        return self.postgres if name == "database" else self.redis
 
     def agents(self) -> list[int]:
         """Processes of agents, and of servers."""
@@ -162,11 +171,12 @@ class Place:
 
 
 @asynccontextmanager
-async def place(shared: Path, *, real: bool = False) -> AsyncIterator[Place]:
-    """Start all of it. `real`: with the real agent."""
+async def place(shared: Path, *, real: bool = False, broker: bool = False) -> AsyncIterator[Place]:
+    """Start all of it. `real`: with the real agent. `broker`: with RabbitMQ."""
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(private_server(find_programs() or missing("postgresql")))
         redis = stack.enter_context(private_redis())
+        rabbitmq = stack.enter_context(private_rabbitmq()) if broker else None
         upstream = await stack.enter_async_context(WireUpstream(script()))
         database = postgres.url(postgres.create())
         disk = stack.enter_context(_disk(shared / "data"))
@@ -183,6 +193,9 @@ async def place(shared: Path, *, real: bool = False) -> AsyncIterator[Place]:
             "AGENT_POOL_SIZE": "0",
             "LOG_LEVEL": "info",
         }
+        if rabbitmq is not None:
+            await rabbitmq.settle()
+            env["RABBITMQ_URL"] = rabbitmq.url
         if not real:
             env["DEEDS_DIR"] = str(deeds)
         servers = {}
@@ -203,7 +216,9 @@ async def place(shared: Path, *, real: bool = False) -> AsyncIterator[Place]:
                 limits=httpx.Limits(max_connections=200, max_keepalive_connections=0),
             )
         )
-        yield Place(shared, url, client, servers, postgres, redis, upstream, database, deeds, disk)
+        yield Place(
+            shared, url, client, servers, postgres, redis, rabbitmq, upstream, database, deeds, disk
+        )
 
 
 def _server(

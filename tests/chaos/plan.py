@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEASE_S = 3.0
+LEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ KINDS = (
     Kind("crash", 5, "redis", 0.0, 3.0),
     Kind("hang", 3, "redis", 0.5, LEASE_S),
     Kind("crash", 5, "broker", 0.0, 3.0),
+    Kind("hang", 3, "broker", 0.5, LEASE_S),
     Kind("full", 4, "disk", 0.5, 4.0),
 )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import update
 
 from stationmaster.idempotency.tables import idempotency_keys
-from stationmaster.kernel.errors import Conflict, Invalid
+from stationmaster.kernel.errors import Conflict, Invalid, Unavailable
 from stationmaster.storage import Transaction
 
 
@@ -52,18 +52,24 @@ class Attempt:
         self._over = False
 
     def mark(self, tx: Transaction) -> None:
-        """Write down that something of the request is done, with the transaction that does it."""
+        """Write down that something of the request is done, with the transaction that does it.
+
+        Raises `Unavailable`, so that nothing is done, where this server was taken for dead and
+        the request runs elsewhere.
+        """
         if self.begun or self._over:
             return
-        tx.execute(
+        marked = tx.execute(
             update(idempotency_keys)
             .where(
                 idempotency_keys.c.id == self.row_id,
                 idempotency_keys.c.attempt == self.id,
-                idempotency_keys.c.state == "running",
+                idempotency_keys.c.state.in_(("running", "begun")),
             )
             .values(state="begun")
         )
+        if not marked.rowcount:
+            raise Unavailable("The request with this Idempotency-Key was taken over elsewhere.")
         tx.on_commit(self._noted)
 
     def end(self) -> None:

@@ -242,6 +242,21 @@ async def test_a_key_whose_taking_is_in_doubt_comes_free(
     assert isinstance(await until_free(server), Attempt)
 
 
+async def test_who_was_taken_for_dead_does_nothing_more(
+    database: Database, server: Server, clock: ManualClock
+) -> None:
+    slow = await server.begin()
+    clock.advance(LEASE + 1)
+    other = Server(database, clock)
+    await other.instances.register()
+    successor = await other.begin()
+    with pytest.raises(Unavailable):
+        await server.work(slow)
+    await other.work(successor)
+    done = await database.read(lambda tx: tx.execute(select(jobs.c.id)).scalars().all())
+    assert done == [successor.id]
+
+
 async def test_what_a_request_leaves_behind_marks_nothing(server: Server) -> None:
     attempt = await server.begin()
     await server.keys.fail(attempt)
