@@ -1,6 +1,7 @@
 """A cluster under load that loses what tells its workers of jobs, and its workers too."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def settings(database: str, rabbitmq: str) -> dict[str, str]:
 @pytest.fixture
 def rabbitmq() -> Iterator[RabbitServer]:
     with private_rabbitmq() as server:
-        asyncio.run(server.settle())
+        settling = threading.Thread(target=lambda: asyncio.run(server.settle()))
+        settling.start()
+        settling.join()
         yield server
 
 
@@ -102,3 +105,33 @@ async def test_a_server_whose_broker_is_wrong_says_so_and_serves(
         assert "Jobs go by polling." in output
         assert "not-the-secret-of-it" not in output
         assert rabbitmq.password not in output
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+async def test_a_worker_that_is_killed_loses_no_job(
+    broker: str, scratch: Path, postgres_url: str, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("rabbitmq" if broker == "rabbitmq" else "redis_server")
+    env = settings(postgres_url, server.url)
+    if broker == "redis":
+        env["REDIS_URL"] = env.pop("RABBITMQ_URL")
+    async with cluster(scratch, env, apis=1, workers=2, schedulers=0) as town:
+        for replica in town.all:
+            await broker_is(replica, "ok")
+        [api] = town.apis
+        tasks = []
+        for number in range(24):
+            tasks.append(await api.submit())
+            if number % 8 == 4:
+                await town.workers[number // 8 % 2].kill()
+            if number % 8 == 7:
+                await town.workers[number // 8 % 2].start()
+        async with asyncio.timeout(WAIT_S):
+            ends = await asyncio.gather(*(api.finished(task) for task in tasks))
+        # One whose worker was killed over it is interrupted, which is its end; none waits for ever.
+        assert {end["status"] for end in ends} <= {"completed", "interrupted"}
+        assert (await api.run_task())["status"] == "completed"
+        async with asyncio.timeout(WAIT_S):
+            while "jobs{" in (text := (await api.client.get("/metrics")).text):
+                assert 'state="parked"' not in text
+                await asyncio.sleep(0.2)
