@@ -28,6 +28,7 @@ BENCHMARKS = (
     "jobs",
     "fanout",
     "replicas",
+    "claims",
 )
 
 

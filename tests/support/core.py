@@ -58,6 +58,7 @@ OWNER = Owner("org_default", "proj_default")
 LEASE = 30.0
 WORK_LEASE = 60.0
 QUEUE_TIMEOUT = 600.0
+AGEING = 60.0
 LIMITS = RunLimits(
     default_model="scripted-model",
     default_timeout=300.0,
@@ -144,6 +145,7 @@ class Core:
             instances=self.instances,
             clock=self.clock,
             queue_timeout=QUEUE_TIMEOUT,
+            ageing=AGEING,
         )
         self.offers = Catalogue(tools=self.agent.known_tools)
         self.agents = Agents(database=database, clock=self.clock, catalogue=self.offers)

@@ -14,6 +14,7 @@ GB = 1024**3
 MAX_NAMES = 100
 MAX_NAME_LENGTH = 128
 FILESYSTEMS = ("readonly", "readwrite")
+PRIORITIES = ("low", "normal", "high")
 
 PROFILES = MappingProxyType(
     {
@@ -27,6 +28,7 @@ PROFILES = MappingProxyType(
             seconds=60.0,
             cost=PER_DOLLAR // 10,
             workspace_bytes=50 * MB,
+            priority="normal",
         ),
         "pro": Profile(
             name="pro",
@@ -38,6 +40,7 @@ PROFILES = MappingProxyType(
             seconds=300.0,
             cost=PER_DOLLAR,
             workspace_bytes=100 * MB,
+            priority="normal",
         ),
         "enterprise": Profile(
             name="enterprise",
@@ -52,6 +55,7 @@ PROFILES = MappingProxyType(
             network=True,
             filesystem="readwrite",
             workspace_bytes=500 * MB,
+            priority="high",
         ),
     }
 )
@@ -92,6 +96,7 @@ _CHECKS: Mapping[str, tuple[Check, str]] = MappingProxyType(
         "network": (lambda value: type(value) is bool, "true or false"),
         "filesystem": (lambda value: value in FILESYSTEMS, "`readonly` or `readwrite`"),
         "workspace_bytes": (_whole(0, 2**50), "a size in bytes"),
+        "priority": (lambda value: value in PRIORITIES, "`low`, `normal` or `high`"),
     }
 )
 

@@ -37,6 +37,7 @@ SCOPES = MappingProxyType(
         "admin:budgets": "Make, change and delete budgets.",
         "use:mcp": "Give agents the operator's tool servers; `use:mcp.NAME` is one of them.",
         "use:skills": "Give agents the operator's skills; `use:skills.NAME` is one of them.",
+        "use:priority": "Start tasks that are served before the organisation's others.",
         "list:keys": "See the project's keys, without their secrets.",
         "admin:keys": "Make, change, rotate and revoke the project's keys.",
         "admin:members": "Manage users, invites and members of projects.",

@@ -264,6 +264,7 @@ def _claims(core: Core, settings: Settings) -> Claims:
         instances=core.instances,
         clock=core.clock,
         queue_timeout=settings.queue_timeout,
+        ageing=settings.priority_ageing,
     )
 
 

@@ -43,6 +43,10 @@ _Tags = Annotated[
     str | None,
     typer.Option("--tags", metavar="NAMES", help="What it is counted under, with commas."),
 ]
+_Priority = Annotated[
+    str | None,
+    typer.Option("--priority", help="low, normal, or high where the key may: served sooner."),
+]
 _MaxTurns = Annotated[int | None, typer.Option("--max-turns", min=1)]
 _MaxCost = Annotated[
     float | None,
@@ -85,6 +89,7 @@ def run(
     skills: _Skills = None,
     mcp_servers: _McpServers = None,
     tags: _Tags = None,
+    priority: _Priority = None,
     max_turns: _MaxTurns = None,
     max_cost: _MaxCost = None,
     timeout: _Timeout = None,
@@ -118,6 +123,7 @@ def run(
             allow_skills=_split(skills),
             mcp_servers=_split(mcp_servers),
             tags=_split(tags),
+            priority=priority,
             system_prompt=system_prompt,
             max_turns=max_turns,
             max_cost=max_cost,

@@ -16,6 +16,7 @@ class TaskOptions:
     `allow_tools` restricts: an empty list means no tools. `allow_agents`, `allow_skills` and
     `mcp_servers` are names of what the server offers. `max_cost` is in US dollars, `timeout` in
     seconds. `workspace` names a shared workspace. The model calls are counted under `tags`.
+    `priority` is low, normal or high.
     """
 
     model: str | None = None
@@ -32,6 +33,7 @@ class TaskOptions:
     working_directory: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     tags: list[str] | None = None
+    priority: str | None = None
 
     def to_json(self) -> Json:
         """The fields that are set."""

@@ -121,6 +121,7 @@ def _changes(given: ProfileChanges) -> dict[str, Any]:
         "network": given.network_access,
         "filesystem": given.filesystem_access,
         "workspace_bytes": None if disk is None else disk * MB,
+        "priority": given.max_priority,
     }
     return {name: value for name, value in changes.items() if value is not None}
 
@@ -142,6 +143,7 @@ def _profile(given: Profile | None) -> KeyProfile | None:
         network_access=given.network,
         filesystem_access=given.filesystem,
         workspace_size_mb=None if given.workspace_bytes is None else given.workspace_bytes / MB,
+        max_priority=given.priority,
     )
 
 

@@ -54,6 +54,7 @@ def options_of(
         working_directory=task.working_directory,
         metadata=task.metadata,
         tags=tags_of(headers, task.tags),
+        priority=task.priority,
     )
 
 

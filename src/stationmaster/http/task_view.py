@@ -126,6 +126,7 @@ def _head(run: Run) -> dict[str, Any]:
         "model": plan.model,
         "timeout": plan.timeout,
         "max_cost": to_dollars(plan.max_cost),
+        "priority": plan.priority,
         "metadata": plan.metadata,
         "usage": _usage(run),
         "error": TaskError.model_validate(state.error) if state.error else None,

@@ -32,6 +32,7 @@ class Profile:
     network: bool = False
     filesystem: Literal["readonly", "readwrite"] = "readonly"
     workspace_bytes: int | None = None
+    priority: Literal["low", "normal", "high"] | None = None  # the highest of a run
 
     def allows_tool(self, name: str) -> bool:
         """Whether a run may use the tool, by its name and by what it needs."""

@@ -1,6 +1,18 @@
 """Tables of sessions and their runs."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, false, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 
 from stationmaster.storage.schema import Json, metadata
 
@@ -85,12 +97,38 @@ runs = Table(
     Column("message_id", String(64)),
     # Who is at work on it. Not in the fold: it changes without an event.
     Column("instance_id", String(64)),
+    # As in the options, by its number: see `priority.py`.
+    Column("priority", SmallInteger, nullable=False, server_default="0"),
     Index("ix_runs_project_id_id", "project_id", "id"),
     Index("ix_runs_state_key_id", "state", "key_id"),
     Index("ix_runs_key_id_started_at", "key_id", "started_at"),
     Index("ix_runs_instance_id", "instance_id"),
     Index("ix_runs_session_id_id", "session_id", "id"),
     Index("uq_runs_message_id", "message_id", unique=True),  # a message has one turn
+    # Whose turn it is, however many wait and have been: see `fairness.py`.
+    Index(
+        "ix_runs_waiting",
+        "organization_id",
+        "priority",
+        "key_id",
+        "id",
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "ix_runs_at_work",
+        "organization_id",
+        "key_id",
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+    Index(
+        "ix_runs_served",
+        "organization_id",
+        "started_at",
+        sqlite_where=text("started_at IS NOT NULL"),
+        postgresql_where=text("started_at IS NOT NULL"),
+    ),
     # One run of a session at a time, whatever the code above this does.
     Index(
         "uq_runs_session_id_unfinished",

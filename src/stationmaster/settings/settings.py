@@ -252,6 +252,12 @@ class Settings(BatchSettings):
     queue_timeout: float = setting(
         _TASKS, duration("1s", "1d"), "300s", "How long a run may wait for its turn."
     )
+    priority_ageing: float = setting(
+        _TASKS,
+        duration("1s", "1d"),
+        "60s",
+        "How long a run must have waited to be served as one of the next higher priority.",
+    )
     task_timeout: float = setting(
         _TASKS, duration("1s", "1d"), "300s", "How long a task runs that names no timeout."
     )

@@ -37,6 +37,7 @@ class ProfileChanges(Request):
     network_access: bool | None = None
     filesystem_access: Literal["readonly", "readwrite"] | None = None
     workspace_size_mb: Annotated[int | None, Field(ge=0, le=2**30)] = None
+    max_priority: Literal["low", "normal", "high"] | None = None
 
 
 ProfileName = Annotated[
@@ -126,6 +127,7 @@ class KeyProfile(Reply):
     network_access: bool
     filesystem_access: str
     workspace_size_mb: float | None
+    max_priority: str | None
 
 
 class Key(Reply):

@@ -167,6 +167,14 @@ class TaskRequest(Request):
             " those of the header `x-stationmaster-tags` come first.",
         ),
     ]
+    priority: Annotated[
+        Literal["low", "normal", "high"] | None,
+        Field(
+            description="How soon it is served among its organisation's runs. Left out: `normal`,"
+            " or less where the key's profile says so. `high` needs the scope `use:priority`,"
+            " and one that the key may not use is refused with 403."
+        ),
+    ] = None
 
 
 class PerformRequest(TaskRequest):
@@ -281,6 +289,7 @@ class TaskHead(Reply):
     model: Annotated[str, Field(description="As asked for.")]
     timeout: float
     max_cost: float
+    priority: Literal["low", "normal", "high"]
     metadata: dict[str, str]
     usage: TaskUsage
     error: TaskError | None

@@ -3,24 +3,22 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from sqlalchemy import Select, and_, func, select, update
+from sqlalchemy import and_, select, update
 
 from stationmaster.budgets import Budgets
 from stationmaster.events import EventLog, NewEvent
 from stationmaster.jobs import Instances, Runner
 from stationmaster.kernel.clock import Clock
 from stationmaster.sessions.runs import state as states
+from stationmaster.sessions.runs.fairness import Line
 from stationmaster.sessions.runs.files import Place
 from stationmaster.sessions.runs.record import Records, Run, place_of
 from stationmaster.sessions.runs.settlement import Ending, Settlement
 from stationmaster.sessions.session import Session
 from stationmaster.sessions.state import RUNNING
-from stationmaster.sessions.tables import runs, sessions
+from stationmaster.sessions.tables import runs
 from stationmaster.storage import Database, Transaction
-
-CANDIDATES = 5  # runs looked at in one try, where others are claiming too
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,9 @@ class Claims:
         instances: Instances,
         clock: Clock,
         queue_timeout: float,
+        ageing: float,
     ) -> None:
-        """`queue_timeout` is in seconds."""
+        """`queue_timeout` and `ageing`, for which see `Line`, are in seconds."""
         self._database = database
         self._events = events
         self._records = records
@@ -61,22 +60,19 @@ class Claims:
         self._instances = instances
         self._clock = clock
         self._queue_timeout = queue_timeout
+        self._line = Line(ageing=ageing)
 
     async def next(self) -> Claim | None:
-        """Claim the run whose turn it is, if one waits.
-
-        Fair between keys: first the key with the fewest runs at work (those that wait for somebody
-        do not count), then the one that was served longest ago, then the oldest run.
-        """
+        """Claim the run whose turn it is, if one waits. See `fairness.py`."""
         return await self._database.write(self._next)
 
     def _next(self, tx: Transaction) -> Claim | None:
-        for candidate in tx.execute(_whose_turn()).all():
+        for run_id, session_id in self._line.runs(tx, self._clock.now()):
             # The session's row comes first, for everybody; one that is locked is being claimed.
-            session = self._records.sessions.try_lock(tx, candidate.session_id)
+            session = self._records.sessions.try_lock(tx, session_id)
             if session is None:
                 continue
-            run = self._records.lock(tx, candidate.id)
+            run = self._records.lock(tx, run_id)
             if run.state.state == "queued":
                 return self._claim(tx, run, session)
         return None
@@ -225,32 +221,3 @@ class Claims:
         for run_id in ids:
             await self._database.write(partial(verb, run_id=run_id))
         return len(ids)
-
-
-def _whose_turn() -> Select[Any]:
-    first, at_work, served = runs.alias(), runs.alias(), runs.alias()
-    oldest_of_each_key = (
-        select(func.min(first.c.id)).where(first.c.state == "queued").group_by(first.c.key_id)
-    )
-    # A run that waits for somebody takes nothing from others.
-    running = (
-        select(func.count())
-        .join_from(at_work, sessions, sessions.c.id == at_work.c.session_id)
-        .where(
-            at_work.c.key_id == runs.c.key_id,
-            at_work.c.state == "running",
-            sessions.c.status == "running",
-        )
-        .scalar_subquery()
-    )
-    last_served = (
-        select(func.coalesce(func.max(served.c.started_at), 0))
-        .where(served.c.key_id == runs.c.key_id)
-        .scalar_subquery()
-    )
-    return (
-        select(runs)
-        .where(runs.c.state == "queued", runs.c.id.in_(oldest_of_each_key))
-        .order_by(running, last_served, runs.c.id)
-        .limit(CANDIDATES)
-    )

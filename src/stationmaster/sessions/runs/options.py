@@ -13,6 +13,7 @@ from stationmaster.kernel.errors import Denied, Invalid, TooLarge
 from stationmaster.kernel.money import MicroDollars, to_dollars
 from stationmaster.kernel.profile import Profile
 from stationmaster.sessions.runs.bounds import Bounds, Shares, bounds_of, check_kit
+from stationmaster.sessions.runs.priority import Priority, priority_of
 from stationmaster.sessions.schema import check_schema
 
 PermissionMode = Literal["default", "acceptEdits", "bypassPermissions", "plan"]
@@ -55,6 +56,7 @@ class RunOptions:
     metadata: dict[str, str] = field(default_factory=dict)
     output_schema: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
+    priority: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     bounds: Bounds | None = None
     kit: Kit = Kit()
     tags: tuple[str, ...] = ()
+    priority: Priority = "normal"
 
     def to_json(self) -> dict[str, Any]:
         """As kept in the row."""
@@ -119,7 +122,7 @@ def plan(
     by_owner: bool = False,
     profile: Profile | None = None,
 ) -> RunPlan:
-    """Check the options and fill in the defaults, all but the kit.
+    """Check the options and fill in the defaults, all but the kit and the priority.
 
     Raises `Invalid`, `TooLarge` or `Denied`.
 
@@ -164,11 +167,13 @@ def plan(
     )
 
 
-def held_turn(limits: RunLimits, held: dict[str, Any] | None) -> tuple[RunLimits, Bounds | None]:
-    """The limits and bounds of a session's turn, by what its message was written down with."""
+def held_turn(
+    limits: RunLimits, held: dict[str, Any] | None
+) -> tuple[RunLimits, Bounds | None, Priority]:
+    """What holds for a session's turn, by what its message was written down with."""
     profile = profile_from_row(held)
     found = _held_to(limits, profile)
-    return found, bounds_of(profile, found.max_timeout)
+    return found, bounds_of(profile, found.max_timeout), priority_of(None, profile)
 
 
 def _held_to(limits: RunLimits, profile: Profile | None) -> RunLimits:

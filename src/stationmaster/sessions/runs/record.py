@@ -13,6 +13,7 @@ from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.sessions.record import SessionRecords
 from stationmaster.sessions.runs.files import Place
 from stationmaster.sessions.runs.options import RunPlan
+from stationmaster.sessions.runs.priority import LEVELS
 from stationmaster.sessions.runs.state import RunState, evolve
 from stationmaster.sessions.tables import runs, sessions
 from stationmaster.storage import Transaction
@@ -64,6 +65,7 @@ class Records:
                 "key_id": key_id,
                 "options": plan.to_json(),
                 "message_id": state.message_id,
+                "priority": LEVELS[plan.priority],
                 **_columns(state),
             },
         )

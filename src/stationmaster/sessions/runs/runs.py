@@ -24,6 +24,7 @@ from stationmaster.sessions.runs.bounds import check_concurrency
 from stationmaster.sessions.runs.files import Place, RunFiles, Upload
 from stationmaster.sessions.runs.kit import Kits
 from stationmaster.sessions.runs.options import RunLimits, RunOptions, RunPlan, plan
+from stationmaster.sessions.runs.priority import priority_of
 from stationmaster.sessions.runs.queue import QueueDepth, check_room, depth, queue_full
 from stationmaster.sessions.runs.record import Records, Run, from_row, place_of
 from stationmaster.sessions.runs.settlement import Ending, Settlement
@@ -93,6 +94,7 @@ class Runs:
         principal.require("write:tasks")
         if self._closed_because is not None:
             raise Unavailable(self._closed_because, code="shutting_down")
+        priority = priority_of(options.priority, principal.profile, principal)
         checked = plan(
             options,
             self._limits,
@@ -100,7 +102,8 @@ class Runs:
             by_owner=is_operator(principal),
             profile=principal.profile,
         )
-        checked = replace(checked, kit=await self._kits.find(principal, options, checked.tools))
+        kit = await self._kits.find(principal, options, checked.tools)
+        checked = replace(checked, kit=kit, priority=priority)
         if (await self.depth()).queued >= self._limits.max_queue:  # before any disk is used
             raise queue_full()
         # A caller that goes away must leave neither files without a run nor a run without files.

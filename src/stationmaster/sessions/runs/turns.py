@@ -53,7 +53,7 @@ class Turns:
     def _plan(self, session: Session, message: dict[str, Any]) -> RunPlan:
         """What is bound to this turn alone: the rest is read from the session when it begins."""
         agent = session.state.agent or {}
-        limits, bounds = held_turn(self._limits, message.get("held"))
+        limits, bounds, priority = held_turn(self._limits, message.get("held"))
         return RunPlan(
             prompt="",
             system_prompt=None,
@@ -68,5 +68,6 @@ class Turns:
             by_owner=message["by_owner"],
             message_seq=message["seq"],
             bounds=bounds,
+            priority=priority,
             tags=tuple(message.get("tags", ())),
         )
