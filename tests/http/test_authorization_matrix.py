@@ -255,6 +255,7 @@ ROWS: Mapping[str, Row] = {
     "GET /api/sessions/{session_id}": Row("read:sessions"),
     "DELETE /api/sessions/{session_id}": Row("write:sessions"),
     "GET /status": Row("read:tasks"),
+    "GET /v1/queue": Row("admin:server"),
     "POST /v1/files": Row("write:files", upload=True),
     "GET /v1/files": Row("read:files"),
     "GET /v1/files/{file_id}": Row("read:files"),

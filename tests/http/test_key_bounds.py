@@ -234,6 +234,33 @@ async def test_a_profile_holds_for_tasks(house: House) -> None:
     assert (await task(allow_tools=["Read"], timeout=60, max_cost=0.1)).status_code == 200
 
 
+async def test_a_high_priority_needs_a_scope_and_a_profile_that_allows_it(house: House) -> None:
+    async def asked(priority: str, **fields: Any) -> Any:
+        headers = house.as_key((await new_key(house, **fields))["key"])
+        body = {"description": "x", "priority": priority}
+        return await house.client.post("/v1/task", json=body, headers=headers)
+
+    may: dict[str, Any] = {"permissions": ["read:tasks", "write:tasks", "use:priority"]}
+    for priority, fields in (
+        ("low", {}),
+        ("high", may),
+        ("high", {**may, "profile": "enterprise"}),
+        ("normal", {"profile": "free"}),
+    ):
+        done = await asked(priority, **fields)
+        assert done.status_code == 200, done.text
+        assert done.json()["priority"] == priority
+    for fields in (
+        {},
+        {**may, "profile": "pro"},
+        {**may, "profile": "enterprise", "profile_changes": {"max_priority": "normal"}},
+    ):
+        refused = await asked("high", **fields)
+        assert refused.status_code == 403, refused.text
+        assert refused.json()["code"] == "priority_not_allowed"
+    assert (await asked("urgent")).status_code == 422
+
+
 async def test_a_key_has_no_more_tasks_at_once_than_its_profile_says(house: House) -> None:
     key = (await new_key(house, profile="free"))["key"]
     other = (await new_key(house, limits={"concurrent_runs": 0}))["key"]

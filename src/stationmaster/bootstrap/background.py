@@ -12,7 +12,7 @@ from stationmaster.agents.pool import Pool
 from stationmaster.batches import BATCH_JOB, Executor
 from stationmaster.bootstrap import identity, money
 from stationmaster.bootstrap.limiting import Limiting
-from stationmaster.bootstrap.observing import look_on
+from stationmaster.bootstrap.observing import look_on, measure_queue
 from stationmaster.bootstrap.parts import Core
 from stationmaster.bootstrap.readiness import Readiness
 from stationmaster.bootstrap.roles import Duties
@@ -80,8 +80,8 @@ def _always(given: Parts, look: float) -> dict[str, Work]:
     async def measure() -> None:
         while True:
             with contextlib.suppress(Unavailable):
-                core.metrics.runs_queued.set((await given.services.runs.depth()).queued)
                 now = core.clock.now()
+                measure_queue(core.metrics, await given.services.runs.waiting(), now)
                 there = await count(core.database, now)
                 oldest = there.oldest_due
                 core.metrics.jobs_there(

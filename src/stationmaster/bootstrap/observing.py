@@ -15,10 +15,12 @@ from stationmaster.http.health import Health
 from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Component
 from stationmaster.jobs import Lease
+from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.providers.base import Provider
 from stationmaster.sessions.runs.claims import Claim
 from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.queue import Waiting
 from stationmaster.sessions.runs.runs import Runs
 from stationmaster.sessions.runs.settlement import Ending
 from stationmaster.sessions.runs.worker import Worker
@@ -157,6 +159,15 @@ def measure(metrics: Metrics, agent: Agent, worker: Worker) -> None:
     metrics.agents_alive.set_function(agent.alive)
     metrics.runs_active.set_function(lambda: worker.active)
     metrics.runs_unanswered.set_function(lambda: worker.waiting)
+
+
+def measure_queue(metrics: Metrics, waiting: Mapping[str, Waiting], now: Millis) -> None:
+    """Tell what waits for workers."""
+    metrics.runs_queued.set(sum(each.queued for each in waiting.values()))
+    for priority, each in waiting.items():
+        age = 0 if each.since is None else max(0, now - each.since) / 1000
+        metrics.queue_runs.labels(priority).set(each.queued)
+        metrics.queue_oldest.labels(priority).set(age)
 
 
 def keeping(keeper: Lease, does: Duties) -> tuple[Component, ...]:

@@ -173,6 +173,10 @@ class AsyncClient:
         """What is known of a provider's models."""
         return await self.call(calls.provider_models(provider))
 
+    async def queue(self) -> Json:
+        """What waits for workers. The key needs `admin:server`."""
+        return await self.call(calls.queue())
+
     async def health(self) -> Json:
         """How the server's parts are. Needs no key."""
         return await self.call(calls.health())

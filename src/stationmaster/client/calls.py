@@ -111,6 +111,11 @@ def provider_models(provider: str) -> Call[Json]:
     return Call("GET", f"/v1/providers/{quote(provider, safe='')}/models", _object)
 
 
+def queue() -> Call[Json]:
+    """What waits for workers."""
+    return Call("GET", "/v1/queue", _object)
+
+
 def health() -> Call[Json]:
     """How the server's parts are."""
     return Call("GET", "/health", _object)

@@ -168,6 +168,10 @@ class Client:
         """What is known of a provider's models."""
         return self.call(calls.provider_models(provider))
 
+    def queue(self) -> Json:
+        """What waits for workers. The key needs `admin:server`."""
+        return self.call(calls.queue())
+
     def health(self) -> Json:
         """How the server's parts are. Needs no key."""
         return self.call(calls.health())

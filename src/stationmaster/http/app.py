@@ -35,6 +35,7 @@ from stationmaster.http.routes import (
     oidc,
     process,
     providers,
+    queue,
     server,
     signin,
     tasks,
@@ -78,6 +79,7 @@ ROUTES = (
     cache,
     calls,
     tickets,
+    queue,
     server,
 )
 

@@ -121,6 +121,15 @@ class Metrics:
             "runs_unanswered", "Runs that wait for a person or a client.", registry=registry
         )
         self.runs_queued = Gauge("runs_queued", "Runs waiting for a worker.", registry=registry)
+        self.queue_runs = Gauge(
+            "queue_runs", "Runs waiting for a worker.", ("priority",), registry=registry
+        )
+        self.queue_oldest = Gauge(
+            "queue_oldest_seconds",
+            "How long ago the run was asked for that waits longest.",
+            ("priority",),
+            registry=registry,
+        )
         self.agents_alive = Gauge("agents_alive", "Agent processes running.", registry=registry)
         self.pool_warm = Gauge(
             "agent_pool_warm", "Agents waiting for a new session.", registry=registry

@@ -56,6 +56,7 @@ _ENDPOINTS = {
     "job_sessions": "POST, GET /api/sessions",
     "job_stream": "POST, GET /api/stream/{session_id}",
     "status": "GET /status",
+    "queue": "GET /v1/queue",
     "usage": "GET /v1/usage",
     "budgets": "POST, GET /v1/budgets",
     "audit": "GET /v1/audit",

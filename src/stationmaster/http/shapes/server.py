@@ -37,6 +37,29 @@ class HealthReport(Reply):
     ]
 
 
+class QueuedRuns(Reply):
+    """What waits of one priority."""
+
+    queued: int
+    oldest_seconds: Annotated[
+        float, Field(description="How long ago the one was asked for that waits longest; else 0.")
+    ]
+
+
+class QueueReport(Reply):
+    """What there is to do for workers, on all servers together."""
+
+    queued: Annotated[int, Field(description="Runs that wait for a worker.")]
+    running: Annotated[int, Field(description="Runs that a worker has.")]
+    unfinished: Annotated[
+        int, Field(description="Both. Divided by `MAX_WORKERS` it is how many workers to have.")
+    ]
+    oldest_seconds: Annotated[float, Field(description="Of all that wait.")]
+    priorities: Annotated[
+        dict[str, QueuedRuns], Field(description="What waits as `low`, `normal` and `high`.")
+    ]
+
+
 class Readiness(Reply):
     """Whether new work is welcome."""
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.errors import Unavailable
+from stationmaster.sessions.runs.priority import LEVELS
 from stationmaster.sessions.runs.state import UNFINISHED
 from stationmaster.sessions.tables import admission, runs
 from stationmaster.storage import Transaction
@@ -32,6 +34,27 @@ def depth(tx: Transaction) -> QueueDepth:
     )
     counts = {row.state: row.number for row in rows}
     return QueueDepth(counts.get("queued", 0), counts.get("running", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many runs of a priority wait, and when the one was asked for that has waited longest."""
+
+    queued: int = 0
+    since: Millis | None = None
+
+
+def waiting(tx: Transaction) -> dict[str, Waiting]:
+    """What waits, by priority; each of them is named."""
+    rows = tx.execute(
+        select(
+            runs.c.priority, func.count().label("number"), func.min(runs.c.queued_at).label("at")
+        )
+        .where(runs.c.state == "queued")
+        .group_by(runs.c.priority)
+    )
+    found = {row.priority: Waiting(row.number, row.at) for row in rows}
+    return {name: found.get(level, Waiting()) for name, level in LEVELS.items()}
 
 
 def check_room(tx: Transaction, most: int) -> None:

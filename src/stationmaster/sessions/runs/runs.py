@@ -25,7 +25,14 @@ from stationmaster.sessions.runs.files import Place, RunFiles, Upload
 from stationmaster.sessions.runs.kit import Kits
 from stationmaster.sessions.runs.options import RunLimits, RunOptions, RunPlan, plan
 from stationmaster.sessions.runs.priority import priority_of
-from stationmaster.sessions.runs.queue import QueueDepth, check_room, depth, queue_full
+from stationmaster.sessions.runs.queue import (
+    QueueDepth,
+    Waiting,
+    check_room,
+    depth,
+    queue_full,
+    waiting,
+)
 from stationmaster.sessions.runs.record import Records, Run, from_row, place_of
 from stationmaster.sessions.runs.settlement import Ending, Settlement
 from stationmaster.sessions.runs.state import State
@@ -248,6 +255,10 @@ class Runs:
     async def depth(self) -> QueueDepth:
         """How many runs wait and work."""
         return await self._database.read(depth)
+
+    async def waiting(self) -> dict[str, Waiting]:
+        """What waits, by priority."""
+        return await self._database.read(waiting)
 
     async def events(
         self, principal: Principal, run_id: str, *, after: int, limit: int
