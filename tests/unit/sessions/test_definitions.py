@@ -306,7 +306,7 @@ async def test_an_environment_lives(core: Core) -> None:
 @pytest.mark.parametrize(
     ("config", "param"),
     [
-        ({"type": "self_hosted"}, "config.type"),
+        ({"type": "mainframe"}, "config.type"),
         ({"type": "cloud", "networking": {"type": "unrestricted"}}, "config.networking.type"),
         (
             {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["a.example"]}},
