@@ -144,7 +144,7 @@ async def test_a_wrong_definition_is_named_and_makes_nothing(
     ("config", "param"),
     [
         ({"type": "elsewhere"}, "config.type"),
-        ({"type": "self_hosted", "networking": None, "hosts": []}, "config.hosts"),
+        ({"type": "self_hosted", "hosts": []}, "config.hosts"),
         ({"type": "cloud", "networking": {"type": "unrestricted"}}, "config.networking.type"),
         (
             {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["a.org"]}},

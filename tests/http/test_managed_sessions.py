@@ -744,7 +744,7 @@ def check_error(answer: httpx.Response, status: int, kind: str, code: str | None
             "events.0.session_thread_id",
         ),
         ({"type": "user.define_outcome", "description": "x"}, 400, "events.0.type"),
-        ({"type": "user.tool_result", "tool_use_id": NOTHING}, 400, "events.0.type"),
+        ({"type": "user.tool_result", "tool_use_id": NOTHING}, 400, None),
         ({"type": "system.message", "content": []}, 400, "events.0.type"),
     ],
 )
