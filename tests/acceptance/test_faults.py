@@ -1,5 +1,6 @@
 """What a task's end says when something around it is broken, and that the server lives on."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +49,32 @@ async def test_an_upstream_that_hangs_ends_the_run_and_is_let_go(
         total, lost = ledger_cost(server.data_dir)
         assert total >= served_cost(upstream.message_calls)
         assert lost == 0
+
+
+@pytest.mark.parametrize("route", ["/v1/messages", "/v1/chat/completions"])
+async def test_a_call_that_a_stopping_server_gives_up_is_told_so(
+    tmp_path: Path, route: str
+) -> None:
+    def silent(_request: dict[str, Any]) -> Reply:
+        return Reply((Text("Never."),), delay=3600)
+
+    body = {
+        "model": "claude-haiku-5-5",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Say hello."}],
+    }
+    async with (
+        WireUpstream(silent) as upstream,
+        ServerProcess(tmp_path, env(upstream, SHUTDOWN_TIMEOUT="1s")) as server,
+    ):
+        asking = asyncio.create_task(server.client.post(route, json=body))
+        await upstream.wait_for_calls(1)
+        assert await server.stop() == 0
+        answer = await asking
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == "The server is stopping."
+        assert int(answer.headers["retry-after"]) > 0
+        assert_nothing_open(server.data_dir)
 
 
 async def test_a_run_that_outlasts_its_timeout_is_stopped(tmp_path: Path) -> None:

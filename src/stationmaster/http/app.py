@@ -117,7 +117,7 @@ def create_app(services: Services) -> App:
     once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))
     door = Door(once, services.door, render=_render, refused=_noting(services))
     smaller = Compression(door)
-    return Entrance(smaller, metrics=services.metrics, refuse=_problem, label=_label)
+    return Entrance(smaller, metrics=services.metrics, render=_render, label=_label)
 
 
 def _open_paths(api: FastAPI) -> set[str]:
@@ -136,7 +136,7 @@ def create_agent_app(services: Services) -> App:
     gatekeeper = Gatekeeper(services)
     calls = model_app(services.gateway, gatekeeper.run_only, keepalive=services.options.keepalive)
     door = _AgentDoor(calls)
-    return Entrance(door, metrics=services.metrics, refuse=anthropic.refuse, label=_label)
+    return Entrance(door, metrics=services.metrics, render=_of_agent, label=_label)
 
 
 def create_probe_app(services: Services) -> App:
@@ -146,7 +146,7 @@ def create_probe_app(services: Services) -> App:
     api.state.gatekeeper = Gatekeeper(services)
     api.state.health = Health(services)
     door = Door(api, services.door, render=_render, refused=_noting(services))
-    return Entrance(door, metrics=services.metrics, refuse=_problem, label=_label)
+    return Entrance(door, metrics=services.metrics, render=_render, label=_label)
 
 
 def openapi_document() -> dict[str, Any]:
@@ -256,6 +256,10 @@ def _label(scope: Scope) -> str:
 def _problem(error: Exception, request_id: str) -> Refusal:
     answer = problems.respond(error, request_id)
     return answer.status_code, list(answer.raw_headers), bytes(answer.body)
+
+
+def _of_agent(_scope: Scope, error: Exception, request_id: str) -> Refusal:
+    return anthropic.refuse(error, request_id)
 
 
 def _render(scope: Scope, error: Exception, request_id: str) -> Refusal:

@@ -8,7 +8,7 @@ from stationmaster.kernel.errors import Denied
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 EXPOSED = (
-    b"request-id, x-request-id, retry-after, x-should-retry, idempotency-replayed,"
+    b"request-id, x-request-id, retry-after, x-should-retry, idempotent-replayed,"
     b" content-disposition, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
     b" x-cache, age, x-stationmaster-call, x-stationmaster-provider, x-stationmaster-model,"
     b" x-stationmaster-reason, x-stationmaster-cost-usd, x-stationmaster-tokens,"

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from stationmaster.http.limiting import STANDING, with_standing
+from stationmaster.http.security import Render
 from stationmaster.http.wire.exchange import (
     App,
     Message,
@@ -17,6 +18,7 @@ from stationmaster.http.wire.exchange import (
     Scope,
     Send,
 )
+from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.ids import new_id
 from stationmaster.telemetry import Metrics
 
@@ -41,8 +43,7 @@ _CLIENT_ID_HEADERS = frozenset({b"x-client-request-id", b"x-request-id"})
 _MAX_PATH = 256  # characters of a path in the log
 
 Refusal = tuple[int, RawHeaders, bytes]
-Refuse = Callable[[Exception, str], Refusal]
-"""The status, headers and body for an error that nothing below has answered, and a request id."""
+"""Status, headers and body."""
 
 Label = Callable[[Scope], str]
 
@@ -56,11 +57,12 @@ class Entrance:
     """Pure ASGI, around everything: nothing is buffered, streams pass through."""
 
     def __init__(
-        self, app: App, *, metrics: Metrics, refuse: Refuse, label: Label = route_template
+        self, app: App, *, metrics: Metrics, render: Render, label: Label = route_template
     ) -> None:
+        """`render` shows an error that nothing below has answered."""
         self._app = app
         self._metrics = metrics
-        self._refuse = refuse
+        self._render = render
         self._label = label
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +87,14 @@ class Entrance:
             except Exception as error:
                 log.exception("A request failed in this server.")
                 if not answer.status and not socket:
-                    await _send_whole(answer.send, self._refuse(error, request_id))
+                    await _send_whole(answer.send, self._render(scope, error, request_id))
+            except asyncio.CancelledError:
+                # Nobody cancels a request but Uvicorn, which at the end of its patience with a
+                # stopping server would answer 500 itself, in plain text.
+                if answer.status or socket:
+                    raise
+                stopping = Unavailable("The server is stopping.", code="shutting_down")
+                await _send_whole(answer.send, self._render(scope, stopping, request_id))
             finally:
                 seconds = asyncio.get_running_loop().time() - started
                 self._note(scope, answer, seconds)

@@ -7,6 +7,7 @@ import pytest
 
 from stationmaster.http.entrance import Entrance
 from stationmaster.http.wire.exchange import RequestGoneError
+from stationmaster.kernel.errors import Unavailable
 from stationmaster.telemetry import Metrics
 
 
@@ -24,9 +25,12 @@ class Client:
 
 
 def entrance(app: Any, metrics: Metrics | None = None) -> Entrance:
-    return Entrance(
-        app, metrics=metrics or Metrics(), refuse=lambda _error, _id: (500, [], b"sorry")
-    )
+    return Entrance(app, metrics=metrics or Metrics(), render=render)
+
+
+def render(_scope: Any, error: Exception, _request_id: str) -> Any:
+    stopping = isinstance(error, Unavailable)
+    return (503, [], b"stopping") if stopping else (500, [], b"sorry")
 
 
 def scope() -> dict[str, Any]:
@@ -80,6 +84,20 @@ async def test_a_cancelled_request_is_still_counted() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert b'status="200"} 1.0' in metrics.render()[0]
+
+
+async def test_a_request_that_a_stopping_server_gives_up_is_told_so() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    begun, client = asyncio.Event(), Client()
+    task = asyncio.create_task(entrance(app)(scope(), client.receive, client.send))
+    await begun.wait()
+    task.cancel()
+    await task
+    assert [message.get("status") for message in client.sent] == [503, None]
+    assert client.sent[1]["body"] == b"stopping"
 
 
 async def test_an_id_that_an_app_sends_itself_is_kept() -> None:
