@@ -106,7 +106,7 @@ async def test_another_tenant_gets_nothing_of_it(house: House, stranger: dict[st
     assert mine.headers["x-cache"] == "hit"  # another key of the project
 
 
-async def test_the_routes_of_guide_2(house: House) -> None:
+async def test_it_is_looked_at_and_cleared(house: House) -> None:
     for number in (1, 2, 2):
         await house.client.post("/v1/messages", json={**ASKED, "max_tokens": 40 + number})
     found = await stats(house)
@@ -123,6 +123,8 @@ async def test_the_routes_of_guide_2(house: House) -> None:
     assert (await house.client.delete("/api/cache")).json()["cleared"] == {"memory": 1, "disk": 2}
     again = await house.client.post("/v1/messages", json={**ASKED, "max_tokens": 41})
     assert again.headers["x-cache"] == "miss"
+    entries = (await house.client.get("/v1/audit", params={"limit": 100})).json()["entries"]
+    assert sum(entry["action"] == "cache.clear" for entry in entries) == 2
     wrong = await house.client.delete("/api/cache?type=everything")
     assert wrong.status_code == 422
     assert wrong.headers["content-type"] == "application/problem+json"

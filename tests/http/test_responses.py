@@ -142,6 +142,9 @@ async def test_a_response_is_shown_and_deleted(house: House) -> None:
             with pytest.raises(openai.NotFoundError) as refused:
                 await call
             assert refused.value.code == "response_not_found"
+    entries = (await house.client.get("/v1/audit", params={"limit": 100})).json()["entries"]
+    deleted = [entry["target"] for entry in entries if entry["action"] == "response.delete"]
+    assert deleted == [first.id]
 
 
 async def test_input_items_are_paged(house: House) -> None:

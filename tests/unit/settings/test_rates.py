@@ -26,7 +26,7 @@ def test_a_limit_without_a_burst_has_none(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, **{name: "20"}).default_rate_limit == Rate(20)
 
 
-def test_guide_2s_file_is_understood(tmp_path: Path) -> None:
+def test_a_file_of_limits_is_understood(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "security:\n  rate_limiting:\n    enabled: true\n"
         "    default_limit: 80\n    burst_limit: 90\n"

@@ -1,4 +1,4 @@
-"""The response cache, as guide 2's clients look at it."""
+"""The response cache, as it is looked at."""
 
 from typing import Annotated, Literal
 

@@ -50,6 +50,6 @@ class Capabilities(Reply):
     tools: list[str]
     counts: Counts
     agents_count: Annotated[
-        int, Field(description="As `counts` has it; guide 0's clients read it.")
+        int, Field(description="As `counts` has it, at the top for plain clients.")
     ]
     skills_count: int
