@@ -46,6 +46,7 @@ class EnvironmentKeys:
         Raises `NotFound`, `Denied`, `Invalid`.
         """
         principal.require("admin:keys")
+        principal.require(SCOPE)  # nobody gives what he lacks
         environment = await self._environments.get(principal, environment_id)
         if not environment.self_hosted:
             raise Invalid("The environment is not self-hosted.", code="not_self_hosted")
