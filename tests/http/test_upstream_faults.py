@@ -197,7 +197,9 @@ async def test_a_first_minute_of_silence_is_bridged_and_then_ended(
             else:
                 refused(client, answer, 504)
             await upstream.closed()
-            assert await at.billed() == (0, "error")
+            cost, outcome = await at.billed()
+            # A whole answer was being made for as long as it may take: nobody knows how far it got.
+            assert (cost > 0, outcome) == ((False, "error") if stream else (True, "unknown"))
 
 
 @pytest.mark.parametrize("how", ["dies", "hangs", "ends", "garbage"])
