@@ -35,6 +35,8 @@ STORED: list[tuple[str, dict[str, Any]]] = [
     ("user.tool_confirmation", {"result": "allow", "tool_use_id": "sevt_1"}),
     ("user.custom_tool_result", {"custom_tool_use_id": "sevt_1", "content": TEXT}),
     ("user.custom_tool_result", {"custom_tool_use_id": "sevt_1", "is_error": True}),
+    ("user.tool_result", {"tool_use_id": "sevt_1", "content": TEXT}),
+    ("user.tool_result", {"tool_use_id": "sevt_1", "is_error": True}),
     ("agent.message", {"content": TEXT}),
     ("agent.thinking", {"text": "secret thoughts"}),
     ("agent.tool_use", {**USE, "evaluated_permission": "ask"}),
