@@ -12,13 +12,14 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select
 
 from stationmaster.access.tables import signing_keys
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.ids import new_id
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.resealing import reseal
 from stationmaster.storage.sealing import SealBroken, Sealer
 
 log = structlog.get_logger(__name__)
@@ -161,18 +162,7 @@ class SigningKeys:
 
     async def reseal(self) -> int:
         """Seal what an older key of the operator's sealed; return how many."""
-
-        def verb(tx: Transaction) -> int:
-            rows = tx.execute(select(signing_keys.c.id, signing_keys.c.sealed)).all()
-            stale = [row for row in rows if self._sealer.stale(row.sealed)]
-            for row in stale:
-                sealed = self._sealer.reseal(row.sealed, purpose=f"signing_keys:{row.id}")
-                tx.execute(
-                    update(signing_keys).where(signing_keys.c.id == row.id).values(sealed=sealed)
-                )
-            return len(stale)
-
-        return await self._database.write(verb)
+        return await reseal(self._database, signing_keys, self._sealer)
 
 
 def _coordinate(value: int) -> str:

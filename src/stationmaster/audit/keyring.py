@@ -3,12 +3,13 @@
 import os
 
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from stationmaster.audit.tables import audit_keys
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.ids import new_id
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.resealing import reseal
 from stationmaster.storage.sealing import SealBroken, Sealer
 
 log = structlog.get_logger(__name__)
@@ -64,19 +65,7 @@ class Keyring:
 
     async def reseal(self) -> int:
         """Seal what an older key of the operator's sealed; return how many."""
-
-        def verb(tx: Transaction) -> int:
-            stale = [
-                row for row in tx.execute(select(audit_keys)) if self._sealer.stale(row.sealed)
-            ]
-            for row in stale:
-                sealed = self._sealer.reseal(row.sealed, purpose=f"audit_keys:{row.id}")
-                tx.execute(
-                    update(audit_keys).where(audit_keys.c.id == row.id).values(sealed=sealed)
-                )
-            return len(stale)
-
-        return await self._database.write(verb)
+        return await reseal(self._database, audit_keys, self._sealer)
 
     @property
     def present(self) -> tuple[str, bytes]:

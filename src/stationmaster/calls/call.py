@@ -7,13 +7,9 @@ from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.principal import Owner
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What went in and came out of a call, as its client wrote and read it.
-
-    `answer` is a body, or the bytes of an event stream. One that is not `whole` was longer than
-    what is kept of it.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFacts:
+    """Whose a call was, what it asked and how it went."""
 
     id: str
     owner: Owner
@@ -26,6 +22,16 @@ class Said:
     model: str
     outcome: str
     at: Millis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said(CallFacts):
+    """What went in and came out of a call, as its client wrote and read it.
+
+    `answer` is a body, or the bytes of an event stream. One that is not `whole` was longer than
+    what is kept of it.
+    """
+
     request: bytes
     answer: bytes
     stream: bool
@@ -49,24 +55,13 @@ class CallKeeper(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeptCall:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCall(CallFacts):
     """A call that was kept. `request` and `answer` are redacted; None where they are not kept.
 
     In a list both are None: `left_out` says of each that was not kept, why.
     """
 
-    id: str
-    owner: Owner
-    key_id: str
-    user_id: str | None
-    session_id: str | None
-    run_id: str | None
-    operation: str
-    provider: str
-    model: str
-    outcome: str
-    at: Millis
     request: Any = None
     answer: Any = None
     left_out: tuple[tuple[str, str], ...] = ()

@@ -7,11 +7,10 @@ to delete one and to change what is kept goes on record.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select
 
 # Its ON CONFLICT is SQLite's too.
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -25,13 +24,13 @@ from stationmaster.kernel.errors import Invalid, NotFound
 from stationmaster.kernel.paging import Page
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.resealing import reseal
 from stationmaster.storage.sealing import SealBroken, Sealer
 from stationmaster.storage.sweeping import sweep
 
 SCOPE = "admin:calls"
 POLICY_SCOPE = "admin:organization"
 DAY_MS = 86_400_000
-RESEAL_AT_ONCE = 100
 MAX_ID = 128
 
 _LISTED = tuple(column for column in kept_calls.c if column.name != "sealed")
@@ -198,27 +197,7 @@ class Calls:
 
     async def reseal(self) -> int:
         """Seal with the operator's present key what an older one sealed; return how many."""
-        done, after = 0, ""
-        while True:
-            resealed, last = await self._database.write(partial(self._reseal, after=after))
-            done += resealed
-            if last is None:
-                return done
-            after = last
-
-    def _reseal(self, tx: Transaction, *, after: str) -> tuple[int, str | None]:
-        rows = tx.execute(
-            select(kept_calls.c.id, kept_calls.c.sealed)
-            .where(kept_calls.c.id > after)
-            .order_by(kept_calls.c.id)
-            .limit(RESEAL_AT_ONCE)
-        ).all()
-        stale = [row for row in rows if self._sealer.stale(row.sealed)]
-        for row in stale:
-            sealed = self._sealer.reseal(row.sealed, purpose=purpose(row.id))
-            its = kept_calls.c.id == row.id
-            tx.execute(update(kept_calls).where(its).values(sealed=sealed))
-        return len(stale), rows[-1].id if rows else None
+        return await reseal(self._database, kept_calls, self._sealer)
 
     def _mine(self, tx: Transaction, owner: Owner) -> ColumnElement[bool]:
         """The project's, as far as they have not had their time."""

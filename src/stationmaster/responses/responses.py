@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import msgspec
 from sqlalchemy import delete, select, update
@@ -26,6 +25,7 @@ from stationmaster.kernel.errors import Conflict, Invalid, NotFound
 from stationmaster.kernel.principal import Principal
 from stationmaster.responses.tables import kept_responses
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.resealing import reseal
 from stationmaster.storage.sealing import SealBroken, Sealer
 from stationmaster.storage.sweeping import sweep
 
@@ -33,7 +33,6 @@ MAX_TURNS = 1000
 """Of one conversation: a request with more is too large for any model."""
 
 MAX_ID = 256  # characters of a response's id, which its provider makes
-RESEAL_AT_ONCE = 100
 
 Item = msgspec.Raw
 """One item of an input or output: its bytes, as they came."""
@@ -204,27 +203,7 @@ class Responses:
 
     async def reseal(self) -> int:
         """Seal with the operator's present key what an older one sealed; return how many."""
-        done, after = 0, ""
-        while True:
-            resealed, last = await self._database.write(partial(self._reseal, after=after))
-            done += resealed
-            if last is None:
-                return done
-            after = last
-
-    def _reseal(self, tx: Transaction, *, after: str) -> tuple[int, str | None]:
-        rows = tx.execute(
-            select(kept_responses.c.id, kept_responses.c.sealed)
-            .where(kept_responses.c.id > after)
-            .order_by(kept_responses.c.id)
-            .limit(RESEAL_AT_ONCE)
-        ).all()
-        stale = [row for row in rows if self._sealer.stale(row.sealed)]
-        for row in stale:
-            sealed = self._sealer.reseal(row.sealed, purpose=_purpose(row.id))
-            its = kept_responses.c.id == row.id
-            tx.execute(update(kept_responses).where(its).values(sealed=sealed))
-        return len(stale), rows[-1].id if rows else None
+        return await reseal(self._database, kept_responses, self._sealer)
 
 
 def _row_id(principal: Principal, response_id: str) -> str:
