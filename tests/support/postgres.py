@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.services import missing
+from tests.support.services import missing, private
 
 _USER: Final = "stationmaster"
 _PROGRAMS: Final = ("initdb", "postgres", "pg_isready", "createdb", "dropdb", "pg_basebackup")
@@ -194,16 +194,14 @@ def find_programs() -> Path | None:
 @contextmanager
 def private_server(bin_dir: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
     """A server for as long as the block runs. `durable`: what it commits survives a power cut."""
-    home = Path(tempfile.mkdtemp(prefix="stationmaster-postgres-"))
-    _own(home)
     waits = {"fsync": "on", "full_page_writes": "on"} if durable else {}
-    server = PostgresServer(bin_dir, home, {**_SETTINGS, **waits})
-    try:
-        server.start()
+
+    def made(home: Path) -> PostgresServer:
+        _own(home)
+        return PostgresServer(bin_dir, home, {**_SETTINGS, **waits})
+
+    with private("postgres", made) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,9 @@ is never used.
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ import pytest
 
 from stationmaster.jobs.broker import LANES
 from stationmaster.jobs.rabbitmq import PREFIX, RabbitMQ
-from tests.support.services import missing, require
+from tests.support.services import missing, private, require
 
 _START_SECONDS: Final = 90
 _PLACES: Final = ("/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin")
@@ -234,14 +232,8 @@ def find_program() -> Path | None:
 def private_rabbitmq() -> Iterator[RabbitServer]:
     """A server for as long as the block runs."""
     program = find_program() or missing("rabbitmq-server")
-    home = Path(tempfile.mkdtemp(prefix="stationmaster-rabbitmq-"))
-    server = RabbitServer(program, home)
-    try:
-        server.start()
+    with private("rabbitmq", lambda home: RabbitServer(program, home)) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

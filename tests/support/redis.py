@@ -4,11 +4,9 @@ Each test worker starts its own from the installed binary; the machine's is neve
 """
 
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.services import require
+from tests.support.services import private, require
 
 _START_TRIES: Final = 400
 
@@ -109,14 +107,8 @@ def _free_port() -> int:
 def private_redis() -> Iterator[RedisServer]:
     """A server for as long as the block runs."""
     program = require("redis-server")
-    home = Path(tempfile.mkdtemp(prefix="stationmaster-redis-"))
-    server = RedisServer(program, home)
-    try:
-        server.start()
+    with private("redis", lambda home: RedisServer(program, home)) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
