@@ -165,9 +165,8 @@ def measure_queue(metrics: Metrics, waiting: Mapping[str, Waiting], now: Millis)
     """Tell what waits for workers."""
     metrics.runs_queued.set(sum(each.queued for each in waiting.values()))
     for priority, each in waiting.items():
-        age = 0 if each.since is None else max(0, now - each.since) / 1000
         metrics.queue_runs.labels(priority).set(each.queued)
-        metrics.queue_oldest.labels(priority).set(age)
+        metrics.queue_oldest.labels(priority).set(each.seconds(now))
 
 
 def keeping(keeper: Lease, does: Duties) -> tuple[Component, ...]:

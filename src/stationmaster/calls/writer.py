@@ -44,7 +44,10 @@ Assemble = Callable[[str, bytes], Any]
 
 
 class Writer:
-    """A `CallKeeper`. `run` writes; without it the queue only fills."""
+    """A `CallKeeper`. `run` writes; without it the queue only fills.
+
+    What projects choose is read now and then: who makes one reads it first.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,6 @@ class Writer:
 
     async def run(self) -> None:
         """Write what comes, and read what projects choose. Runs until cancelled."""
-        await self._read()
         reading = asyncio.create_task(self._keep_reading(), name="call policies")
         try:
             while True:
@@ -99,11 +101,8 @@ class Writer:
     async def _keep_reading(self) -> None:
         while True:
             await asyncio.sleep(READ_S)
-            await self._read()
-
-    async def _read(self) -> None:
-        with contextlib.suppress(Unavailable):  # what is known stays
-            await self._calls.read_policies()
+            with contextlib.suppress(Unavailable):  # what is known stays
+                await self._calls.read_policies()
 
     async def _write_all(self) -> None:
         while self._waiting:

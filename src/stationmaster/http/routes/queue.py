@@ -5,7 +5,6 @@ from fastapi import FastAPI
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.table import add
 from stationmaster.http.shapes.server import QueuedRuns, QueueReport
-from stationmaster.kernel.clock import Millis
 
 
 async def get_queue(services: Given, caller: Caller) -> QueueReport:
@@ -14,7 +13,7 @@ async def get_queue(services: Given, caller: Caller) -> QueueReport:
     depth, waiting = await services.runs.depth(), await services.runs.waiting()
     now = services.clock.now()
     priorities = {
-        name: QueuedRuns(queued=each.queued, oldest_seconds=waited(each.since, now))
+        name: QueuedRuns(queued=each.queued, oldest_seconds=each.seconds(now))
         for name, each in waiting.items()
     }
     return QueueReport(
@@ -24,11 +23,6 @@ async def get_queue(services: Given, caller: Caller) -> QueueReport:
         oldest_seconds=max(each.oldest_seconds for each in priorities.values()),
         priorities=priorities,
     )
-
-
-def waited(since: Millis | None, now: Millis) -> float:
-    """Seconds since then; 0 for never, and where the clock has stepped back."""
-    return 0.0 if since is None else max(0, now - since) / 1000
 
 
 def install(api: FastAPI) -> None:

@@ -43,6 +43,10 @@ class Waiting:
     queued: int = 0
     since: Millis | None = None
 
+    def seconds(self, now: Millis) -> float:
+        """For how long that one has; 0 where none waits, and where the clock has stepped back."""
+        return 0.0 if self.since is None else max(0, now - self.since) / 1000
+
 
 def waiting(tx: Transaction) -> dict[str, Waiting]:
     """What waits, by priority; each of them is named."""
