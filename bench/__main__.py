@@ -29,6 +29,7 @@ BENCHMARKS = (
     "fanout",
     "replicas",
     "claims",
+    "recovery",
 )
 
 

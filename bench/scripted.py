@@ -3,18 +3,41 @@
     python -m bench.scripted --script answer
 
 prints its port and serves until its stdin ends. `answer` says one sentence, `work` has a program
-written, run and read back (four model calls).
+written, run and read back (four model calls), `busy` has a command run that does not end, and says
+a sentence when it is told that the turn was lost in its middle.
 """
 
 import argparse
 import asyncio
+import json
 import sys
 
-from tests.support.wire_upstream import Script, WireUpstream, fixed, text, write_run_read
+from tests.support.wire_upstream import (
+    Json,
+    Reply,
+    Script,
+    Text,
+    Tool,
+    WireUpstream,
+    fixed,
+    text,
+    write_run_read,
+)
+
+
+def busy(request: Json) -> Reply:
+    """A long command; one sentence for the agent that takes it over."""
+    if "was lost in the middle" in json.dumps(request["messages"]):
+        return Reply((Text("It goes on. There is nothing else to do."),))
+    if not request.get("tools"):
+        return Reply((Text("A title."),))
+    return Reply((Tool("Bash", {"command": "sleep 600", "timeout": 600_000}),))
+
 
 SCRIPTS: dict[str, Script] = {
     "answer": fixed(text("Hello. There is nothing else to do.")),
     "work": write_run_read,
+    "busy": busy,
 }
 
 

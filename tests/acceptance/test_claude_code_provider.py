@@ -3,16 +3,22 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from stationmaster.agents.base import LaunchSpec
 from stationmaster.agents.claude_code import ClaudeCodeAgent
+from stationmaster.agents.claude_code.launcher import AgentProcess
 from stationmaster.agents.claude_code.provider import ClaudeCodeProvider
 from stationmaster.agents.claude_code.question import QuestionRefusedError, question_of
-from stationmaster.kernel.errors import UpstreamTimeout
+from stationmaster.kernel.errors import Invalid, Upstream, UpstreamTimeout
+from stationmaster.providers.base import ProviderRequest
 from stationmaster.providers.conformance import ENDLESS, Check, Subject, checks_for, whole
 from stationmaster.providers.conformance.conduct import keeps_calls_apart
 from stationmaster.providers.upstream import Timeouts
@@ -130,6 +136,91 @@ def test_what_it_cannot_ask_is_refused_by_name(change: dict[str, Any], named: st
     assert question_of(json.dumps(body).encode(), "m").max_tokens == 9
     with pytest.raises(QuestionRefusedError, match=named):
         question_of(json.dumps(body | change).encode(), "m")
+
+
+def asking(words: str) -> ProviderRequest:
+    body = {
+        "model": "m",
+        "max_tokens": 99,
+        "system": "The system's canary.",
+        "messages": [{"role": "user", "content": words}],
+    }
+    return ProviderRequest(
+        operation="messages",
+        model="claude-sonnet-4-5",
+        body=json.dumps(body).encode(),
+        headers=(),
+        stream=False,
+    )
+
+
+@pytest.mark.parametrize("where", ["../home/", "~/", "file://"])
+async def test_no_file_is_read_because_a_request_names_it(
+    tmp_path: Path, agent: ClaudeCodeAgent, upstream: WireUpstream, where: str
+) -> None:
+    """The CLI puts the content of `@PATH` before the model: its home has the owner's login."""
+    outside = tmp_path / "outside.txt"
+    outside.write_text("The file's canary.")
+    named = str(outside) if where == "file://" else f"{where}system.txt"
+    provider = provider_of(tmp_path, agent, upstream, Timeouts())
+    await whole(await provider.send(asking(f"Say lamp. @{named} and @'{named}' @\"{named}\"")))
+    (call,) = upstream.message_calls
+    assert "canary" not in json.dumps(call.body["messages"])
+    assert f"@{named}" in json.dumps(call.body["messages"])
+
+
+@pytest.mark.parametrize("words", ["/context", "/model opus", "/compact", "/login", "/cost"])
+async def test_no_command_of_the_cli_is_given_by_a_request(
+    provider: ClaudeCodeProvider, upstream: WireUpstream, words: str
+) -> None:
+    reply = await provider.send(asking(words))
+    error = json.loads(await whole(reply))["error"]
+    assert (reply.status, error["type"]) == (400, "invalid_request_error")
+    assert error["message"].startswith("messages.0.content: ")
+    assert "isn't available" in error["message"]
+    assert upstream.message_calls == []
+
+
+@pytest.mark.parametrize("words", ["!touch pwned", "# remember this", "/home/me is a directory."])
+async def test_what_only_looks_like_a_command_is_asked(
+    provider: ClaudeCodeProvider, upstream: WireUpstream, words: str
+) -> None:
+    reply = await provider.send(asking(words))
+    assert reply.status == 200
+    await whole(reply)
+    (call,) = upstream.message_calls
+    last = call.body["messages"][-1]["content"][-1]
+    assert last["text"] == words
+
+
+@pytest.mark.parametrize("model", ["--dangerously-skip-permissions", "a\0b", "a b", ""])
+async def test_a_model_that_is_no_name_starts_nothing(
+    provider: ClaudeCodeProvider, agent: ClaudeCodeAgent, model: str
+) -> None:
+    with pytest.raises(Invalid, match="name of a model"):
+        await provider.send(replace(asking("Say lamp."), model=model))
+    assert agent.alive() == 0
+
+
+async def test_one_over_its_limits_is_stopped(
+    tmp_path: Path, agent: ClaudeCodeAgent, upstream: WireUpstream
+) -> None:
+    """As every agent's process it is counted and watched."""
+
+    def narrow(spec: LaunchSpec, words: Sequence[str]) -> AbstractAsyncContextManager[AgentProcess]:
+        return agent.asked(replace(spec, limits=replace(spec.limits, disk_bytes=1)), words)
+
+    provider = ClaudeCodeProvider(
+        narrow,
+        directory=tmp_path / "calls",
+        own_login=False,
+        gateway_url=upstream.url,
+        token="a-token",
+    )
+    with capture_logs() as lines, pytest.raises(Upstream):
+        await whole(await provider.send(Subject(provider).request(ENDLESS, stream=True)))
+    assert [line["limit"] for line in lines if "stopped" in line["event"]] == ["disk_bytes"]
+    assert agent.alive() == 0
 
 
 async def test_a_refusal_is_a_reply_and_starts_nothing(

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 
-from tests.support.cluster import Replica, cluster
+from tests.support.cluster import Playing, Replica, cluster
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, private_redis
 from tests.support.traffic import traffic
@@ -117,6 +119,43 @@ async def test_servers_are_all_started_anew_and_nobody_notices(
         assert sorted(seen.finished) == sorted(seen.tasks)
         assert seen.reconnects > 0, "no stream was moved"
         states = await asyncio.gather(*(town.apis[0].task(task_id) for task_id in seen.tasks))
+        assert {task["status"] for task in states} == {"completed"}
+
+
+async def test_servers_come_and_go_under_load_and_nobody_notices(
+    scratch: Path, postgres_url: str, redis_url: str
+) -> None:
+    env = settings(postgres_url, redis_url, lease="15s")
+    async with cluster(scratch, env, apis=1, workers=1) as town, AsyncExitStack() as stack:
+        [first] = town.apis
+        # A reload closes connections that wait for a request, and one may be on its way.
+        each_its_own = httpx.AsyncClient(
+            base_url=town.url,
+            headers=town.client.headers,
+            timeout=town.client.timeout,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+        await stack.enter_async_context(each_its_own)
+        async with traffic(each_its_own) as seen:
+            await seen.until(4)
+            more = [Playing(scratch, f"api-{number}", "api", env) for number in range(1, 5)]
+            await asyncio.gather(*(stack.enter_async_context(each) for each in more))
+            await town.front.use([each.port for each in (first, *more)])
+            await seen.until(8)
+            answered = [each.output.count("A request was answered.") for each in more]
+            assert all(answered), answered
+
+            stays, *leaving = more
+            await town.front.use([first.port, stays.port])
+            assert await asyncio.gather(*(each.stop() for each in leaving)) == [0, 0, 0]
+            await seen.until(8)
+            await town.front.use([first.port])
+            assert await stays.stop() == 0
+            await seen.until(4)
+        assert seen.failed == []
+        assert seen.gaps == {}
+        assert sorted(seen.finished) == sorted(seen.tasks)
+        states = await asyncio.gather(*(first.task(task_id) for task_id in seen.tasks))
         assert {task["status"] for task in states} == {"completed"}
 
 

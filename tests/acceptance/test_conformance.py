@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.run import run
 from tests.conformance.table import PAGE, failures, page
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 async def test_the_page_says_what_the_clients_do(scratch: Path) -> None:

@@ -1,6 +1,7 @@
 """A session's events by every transport, cut wherever it can be: one cursor, no gap, no repeat."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from tests.http.managed import TOOLSET, Talk, said, talk, text
 from tests.http.streams import Frame, frames
@@ -95,12 +98,14 @@ async def test_readers_cut_at_every_event_see_the_same_while_the_server_is_kille
             streamed = readers.create_task(_cut_at_each(server, session.id))
             one = readers.create_task(_polled(server, session.id, 1))
             three = readers.create_task(_polled(server, session.id, 3))
+            socket = readers.create_task(_by_socket(server, session.id))
         seen, numbers = streamed.result()
         assert numbers == sorted(set(numbers))
         assert [kind for kind, _ in seen].count("session.status_rescheduled") == len(KILLED_AFTER)
         kept = [event.id for event in await session.events()]
         assert [event_id for _, event_id in seen] == kept
         assert one.result() == three.result() == kept
+        assert socket.result() == list(zip(numbers, kept, strict=True))
         assert said(await session.events()).count("It is done.") >= TURNS
         assert await server.stop() == 0
 
@@ -132,6 +137,36 @@ async def _next(server: ServerProcess, session_id: str, after: int) -> Frame | N
     with suppress(httpx.TransportError):
         async for frame in rest(server, session_id, after):
             return frame
+    return None
+
+
+async def _by_socket(server: ServerProcess, session_id: str) -> list[tuple[int, str]]:
+    """Follow over a WebSocket for each event: their numbers and ids."""
+    seen: list[tuple[int, str]] = []
+    idle = 0
+    while idle < TURNS:
+        frame = await _next_on_socket(server, session_id, seen[-1][0] if seen else 0)
+        if frame is None:
+            await asyncio.sleep(0.05)
+            continue
+        seen.append((frame["seq"], frame["event"]["id"]))
+        idle += frame["event"]["type"] == "session.status_idle"
+    return seen
+
+
+async def _next_on_socket(server: ServerProcess, session_id: str, after: int) -> Json | None:
+    """The first event behind a number; None where the server goes before it comes."""
+    wish = {"type": "follow", "session_id": session_id, "after": after}
+    key = {"x-api-key": ADMIN_KEY}
+    with suppress(OSError, WebSocketException):
+        async with connect(
+            f"{server.url.replace('http', 'ws')}/v1/stream", additional_headers=key
+        ) as ws:
+            await ws.send(json.dumps(wish))
+            async for said in ws:
+                frame: Json = json.loads(said)
+                if frame["type"] == "session_event":
+                    return frame
     return None
 
 

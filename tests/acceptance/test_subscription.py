@@ -26,7 +26,7 @@ from stationmaster.agents.claude_code.launcher import AgentProcess
 from stationmaster.agents.claude_code.provider import ClaudeCodeProvider
 from stationmaster.kernel.principal import ALL, Principal
 from stationmaster.migrations import migrate
-from stationmaster.providers.conformance import Subject
+from stationmaster.providers.conformance import Subject, whole
 from stationmaster.sessions.runs.claims import Claim
 from stationmaster.sessions.runs.executor import Execution, Surroundings
 from stationmaster.sessions.runs.record import Run
@@ -332,3 +332,37 @@ async def test_a_model_call_by_the_login_goes_the_same_way_and_leaves_nothing(
     await provider.aclose()
     assert trusting.real.alive() == 0
     assert list((stand.directory / "calls").iterdir()) == []
+
+
+async def test_a_model_call_by_the_login_never_tells_the_login(stand: Stand) -> None:
+    """Not to the model, not in an answer, not in an error, not on a command line."""
+    trusting = stand.core.agent
+    assert isinstance(trusting, Trusting)
+    said: list[Sequence[str]] = []
+
+    def asked(spec: LaunchSpec, words: Sequence[str]) -> AbstractAsyncContextManager[AgentProcess]:
+        said.append(words)
+        trusted = {**spec.add_env, "NODE_EXTRA_CA_CERTS": str(trusting.certificate)}
+        return trusting.real.asked(replace(spec, add_env=trusted), words)
+
+    def repeat(request: dict[str, Any]) -> wire.Reply:
+        if "refuse" in json.dumps(request["messages"]):
+            return wire.Reply(status=401, message=f"The token {TOKEN} is not valid.")
+        return wire.Reply((wire.Text(json.dumps(request["messages"])),), wire.Usage(40, 20))
+
+    stand.anthropic.script = repeat
+    provider = ClaudeCodeProvider(asked, directory=stand.directory / "calls")
+    subject = Subject(provider)
+    file = "~/.claude/.credentials.json"
+    with capture_logs() as lines:
+        told = b"".join(
+            [
+                await subject.asked(subject.request(f"this: @{file} @../home/.claude/{file[10:]}")),
+                await whole(await provider.send(subject.request("refuse"))),
+            ]
+        )
+    assert b".credentials.json" in told
+    for secret in (TOKEN, REFRESH):
+        assert secret not in told.decode() + str(lines) + str(said)
+        assert all(secret not in json.dumps(call.body) for call in stand.anthropic.calls)
+    await provider.aclose()

@@ -1,7 +1,9 @@
 """The pool with the real agent: taken warm, kept, restored from its stored history, never left."""
 
 import asyncio
+import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -10,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -168,6 +170,30 @@ async def test_a_session_lives_on_a_warm_process_and_goes_on_without_it(depot: D
     assert "still here" in asked
     await depot.pool.drop(session)
     assert seat.workspace.is_dir()
+
+
+async def test_getting_ready_leaves_nothing_in_the_history(depot: Depot) -> None:
+    await depot.warm()
+    assert {call.path for call in depot.upstream.calls} == {"/v1/messages/count_tokens"}
+    asked = []
+    for session in ("sesn_1", "sesn_2"):
+        seat = await depot.pool.take(session, depot.spec(session), fresh=True)
+        assert await depot.say(seat, "Say hello.") == "hello"
+        asked.append((seat.source, depot.upstream.message_calls[-1].body["messages"]))
+        stored = await depot.transcripts.load(
+            ALICE, HistoryKey(session, seat.live.agent_session_id)
+        )
+        assert stored is not None
+        assert "context" not in {each.get("subtype") for each in stored}
+        await depot.pool.drop(session)
+    (first, warm), (second, cold) = asked
+    assert (first, second) == ("warm", "cold")
+    assert _words(warm) == _words(cold)
+
+
+def _words(messages: list[dict[str, Any]]) -> list[str]:
+    """What a model reads, but for the directory, which is each agent's own."""
+    return [re.sub(r"slot_\w+", "SLOT", json.dumps(each)) for each in messages]
 
 
 @pytest.mark.parametrize("sandbox", ["require", "off"])

@@ -17,9 +17,9 @@ from sqlalchemy import make_url
 
 from tests.chaos.plan import LEASE_S
 from tests.chaos.provider import script
-from tests.chaos.server import CLOCK
 from tests.support.cluster import Command, Replica
 from tests.support.nginx import nginx
+from tests.support.off_clock import set_off
 from tests.support.postgres import PostgresServer, find_programs, private_server
 from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitServer, private_rabbitmq
@@ -49,7 +49,6 @@ class Kept:
         self.proxies = proxies
         self.turn = asyncio.Lock()  # of one fault at a time
         self.ended: list[int] = []  # exit statuses that nobody asked for
-        self._clock = server.directory / CLOCK
         self._wanted = asyncio.Event()
         self._asked = False
         self._process: asyncio.subprocess.Process | None = None
@@ -125,7 +124,7 @@ class Kept:
 
     def skew(self, seconds: float) -> None:
         """Set its clock off by so much."""
-        self._clock.write_text(f"{seconds:+.2f}\n")
+        set_off(self.server.directory, seconds)
 
     def may_grow(self, *, files: bool) -> None:
         """Whether its files may grow, as where a quota is used up."""

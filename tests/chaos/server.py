@@ -8,9 +8,8 @@ when it is done, by whichever server did it: what was done twice stands there tw
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,14 @@ from stationmaster.agents.scripted import Say, ScriptedAgent, Think, UseTool
 from stationmaster.agents.scripted.script import Call, Step
 from stationmaster.agents.spec import LaunchSpec
 from stationmaster.bootstrap import parts, serve
-from stationmaster.kernel import clock
 from stationmaster.settings import Settings
+from tests.support.off_clock import can_be_set_off
 
 STEPS = 3
 PAUSE_S = 0.15
 ATTEMPTS = 8
 BETWEEN_S = 0.5
-CLOCK = "clock"  # the file beside a server that says by how much its clock is off
 WORD = "word-"  # what each message has one of
-
-
-class SkewedClock:
-    """A clock that is off by as many seconds as a file says.
-
-    Not libfaketime: with it a server whose connections break stands still for half a minute.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._off = 0.0
-        self._looked = 0.0
-
-    def now(self) -> int:
-        """In milliseconds. The file is read again every half second."""
-        if time.monotonic() - self._looked > 0.5:
-            self._looked = time.monotonic()
-            with suppress(OSError, ValueError):
-                self._off = float(self._path.read_text())
-        return time.time_ns() // 1_000_000 + round(self._off * 1000)
 
 
 class RefusedError(Exception):
@@ -103,8 +81,7 @@ def steps(deeds: Path, _spec: object, content: Sequence[dict[str, Any]]) -> Sequ
 async def main() -> None:
     """Serve until a signal."""
     deeds = Path(os.environ["DEEDS_DIR"])
-    skewed = SkewedClock(Path.cwd() / CLOCK)
-    setattr(clock.SystemClock, "now", lambda _self: skewed.now())  # noqa: B010
+    can_be_set_off()
 
     async def scripted(
         stack: AsyncExitStack, *_: object, **__: object

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.features import OURS, STATUSES
 from tests.conformance.openai_python import PATIENCE, READY_SECONDS, Check
-from tests.conformance.scenes import FORECAST, PICTURE, SIGNATURE, THOUGHT, USAGE, WORDS, seen
+from tests.conformance.scenes import FORECAST, LONG, PICTURE, SIGNATURE, THOUGHT, WORDS, seen
 from tests.conformance.station import Case
 from tests.conformance.upstream import COUNTED, Call
 from tests.support.sdk import check
@@ -59,17 +59,18 @@ def asking(case: Case, scene: str, **more: Any) -> dict[str, Any]:
     return {"model": case.model, "messages": messages, "max_tokens": 2000, **more}
 
 
-def check_usage(usage: Any) -> None:
+def check_usage(case: Case, usage: Any) -> None:
+    wanted = case.usage
     assert (
         usage.input_tokens,
         usage.output_tokens,
         usage.cache_creation_input_tokens,
         usage.cache_read_input_tokens,
     ) == (
-        USAGE.input_tokens,
-        USAGE.output_tokens,
-        USAGE.cache_creation_input_tokens,
-        USAGE.cache_read_input_tokens,
+        wanted.input_tokens,
+        wanted.output_tokens,
+        wanted.cache_creation_input_tokens,
+        wanted.cache_read_input_tokens,
     )
 
 
@@ -80,7 +81,7 @@ async def text(case: Case) -> None:
     assert [block.text for block in answer.content if block.type == "text"] == [WORDS]
     assert answer.stop_reason == "end_turn"
     assert answer._request_id, "no request-id"
-    check_usage(answer.usage)
+    check_usage(case, answer.usage)
 
 
 async def stream(case: Case) -> None:
@@ -91,7 +92,7 @@ async def stream(case: Case) -> None:
     assert "".join(pieces) == WORDS
     assert len(pieces) > 3
     assert final.stop_reason == "end_turn"
-    check_usage(final.usage)
+    check_usage(case, final.usage)
     sdk = client(case)
     events = [
         event async for event in await sdk.messages.create(**asking(case, "text", stream=True))
@@ -155,7 +156,7 @@ async def structured(case: Case) -> None:
 async def thinking(case: Case) -> str | None:
     budget = {"type": "enabled", "budget_tokens": 1024}
     asked = asking(case, "thinking", tools=[WEATHER], thinking=budget)
-    signature = SIGNATURE if case.provider == "anthropic" else ""
+    signature = SIGNATURE if case.as_anthropic else ""
     sdk = client(case)
     answer = await sdk.messages.create(**asked)
     async with sdk.messages.stream(**asked) as told:
@@ -180,7 +181,7 @@ async def thinking(case: Case) -> str | None:
         )
         assert after.content[0].type == "text"
         assert after.content[0].text == "Kept."
-    return None if case.provider == "anthropic" else "no_signature"
+    return None if case.as_anthropic else "no_signature"
 
 
 async def count_tokens(case: Case) -> None:
@@ -189,7 +190,7 @@ async def count_tokens(case: Case) -> None:
     sdk = client(case)
     counted = await sdk.messages.with_raw_response.count_tokens(**asked)
     tokens = (await counted.parse()).input_tokens
-    if case.provider == "anthropic":
+    if case.as_anthropic:
         assert tokens == COUNTED
     else:
         assert tokens > 0
@@ -202,6 +203,41 @@ async def embeddings(_: Case) -> str:
 
 async def responses(_: Case) -> str:
     return "no_such_call"
+
+
+async def previous(_: Case) -> str:
+    return "no_such_call"
+
+
+async def agent(case: Case) -> None:
+    sdk = client(case)
+    asked = asking(case, "text", model=case.agent)
+    answer = await sdk.messages.create(**asked)
+    assert [block.text for block in answer.content if block.type == "text"] == [WORDS]
+    assert answer.stop_reason == "end_turn"
+    assert answer.usage.output_tokens > 0
+    async with sdk.messages.stream(**asked) as told:
+        pieces = [piece async for piece in told.text_stream]
+    assert "".join(pieces) == WORDS
+    assert len(pieces) > 1
+
+
+async def gzip(case: Case) -> None:
+    sdk = client(case)
+    asked = asking(case, "long")
+    for more, packed in ({}, True), ({"stream": True}, False):
+        raw = await sdk.messages.with_raw_response.create(**asked, **more)
+        assert (raw.headers.get("content-encoding") == "gzip") == packed
+        told = await raw.parse()
+        if packed:
+            assert told.content[0].text == LONG
+        else:
+            async for _ in told:
+                pass
+    plain = {"accept-encoding": "identity"}
+    raw = await sdk.messages.with_raw_response.create(**asked, extra_headers=plain)
+    assert "content-encoding" not in raw.headers
+    assert (await raw.parse()).content[0].text == LONG
 
 
 async def batches(case: Case) -> None:
@@ -281,6 +317,6 @@ CHECKS: dict[str, Check] = {
     each.__name__: each
     for each in (
         *(text, stream, tools, parallel, image, structured, thinking, count_tokens),
-        *(embeddings, responses, batches, retry, timeout, cancel),
+        *(embeddings, responses, previous, agent, gzip, batches, retry, timeout, cancel),
     )
 } | {f"error_{status}": _of_status(status) for status in STATUSES}

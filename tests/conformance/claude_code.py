@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from stationmaster.agents.claude_code.agent import bundled_cli
-from tests.conformance.features import OURS, PROVIDERS, STATUSES, Provider
+from tests.conformance.features import OURS, PROVIDERS, STATUSES, Provider, features_of
 from tests.conformance.outcome import Outcome, outcome
-from tests.conformance.scenes import FORECAST, PICTURE, WORDS, seen
+from tests.conformance.scenes import FORECAST, LONG, PICTURE, WORDS, seen
 from tests.conformance.station import Case, Cell, Station
 
 AT_ONCE = 2
@@ -20,7 +20,7 @@ AT_ONCE = 2
 SECONDS = 90.0
 TOLD = {
     "count_tokens": "not_by_itself",
-    **dict.fromkeys(("embeddings", "responses", "batches"), "no_such_call"),
+    **dict.fromkeys(("embeddings", "responses", "previous", "batches"), "no_such_call"),
 }
 SCHEMA = {
     "type": "object",
@@ -64,7 +64,7 @@ class Talk:
 
 @asynccontextmanager
 async def talking(
-    case: Case, *more: str, key: str | None = None, **env: str
+    case: Case, *more: str, key: str | None = None, model: str | None = None, **env: str
 ) -> AsyncIterator[Talk]:
     """A process of its own home; `more` are arguments."""
     home = case.station.directory / case.tag
@@ -73,7 +73,7 @@ async def talking(
         str(bundled_cli()),
         *("-p", "--output-format=stream-json", "--input-format=stream-json", "--verbose"),
         *("--include-partial-messages", "--setting-sources=", "--strict-mcp-config"),
-        *(f"--model={case.model}", "--tools=Bash,Read", "--allowedTools=Bash,Read", *more),
+        *(f"--model={model or case.model}", "--tools=Bash,Read", "--allowedTools=Bash,Read", *more),
         cwd=home,
         env={
             "PATH": os.environ["PATH"],
@@ -130,7 +130,23 @@ async def image(case: Case, talk: Talk) -> None:
 
 async def thinking(case: Case, talk: Talk) -> str | None:
     assert _result(await talk.say(case.ask("thinking"))) == "Kept."
-    return None if case.provider == "anthropic" else "no_signature"
+    return None if case.as_anthropic else "no_signature"
+
+
+async def gzip(case: Case, talk: Talk) -> str:
+    assert _result(await talk.say(case.ask("long"))).strip() == LONG.strip()
+    calls = case.station.providers.calls[case.tag]
+    assert calls
+    assert all(call.body["stream"] for call in calls)
+    return "streams"
+
+
+async def agent(case: Case) -> str:
+    async with talking(case, model=case.agent) as talk:
+        result = (await talk.say(case.ask("text")))[-1]
+    assert result["api_error_status"] == 400, result
+    assert "tools" in result["result"]
+    return "brings_tools"
 
 
 async def structured(case: Case) -> None:
@@ -182,14 +198,15 @@ async def cancel(case: Case) -> None:
     assert [call.disconnected for call in calls] == [True]
 
 
-_ALONE: dict[str, Callable[[Case], Awaitable[None]]] = {
+_ALONE: dict[str, Callable[[Case], Awaitable[str | None]]] = {
+    "agent": agent,
     "structured": structured,
     "retry": retry,
     "timeout": timeout,
     "cancel": cancel,
 }
 _TURNS: dict[str, Callable[[Case, Talk], Awaitable[str | None]]] = {
-    each.__name__: each for each in (text, stream, tools, parallel, image, thinking)
+    each.__name__: each for each in (text, stream, tools, parallel, image, gzip, thinking)
 }
 
 
@@ -207,6 +224,8 @@ async def run(station: Station) -> dict[Cell, Outcome]:
 
 
 def _works(station: Station, provider: Provider) -> list[Awaitable[dict[Cell, Outcome]]]:
+    wanted = features_of(provider)
+
     def case(feature: str) -> Case:
         return Case(station, "claude", provider, feature)
 
@@ -214,15 +233,19 @@ def _works(station: Station, provider: Provider) -> list[Awaitable[dict[Cell, Ou
         return {case(feature).cell: await outcome(check)}
 
     async def told() -> dict[Cell, Outcome]:
-        return {case(feature).cell: Outcome(reason=reason) for feature, reason in TOLD.items()}
+        return {
+            case(name).cell: Outcome(reason=why) for name, why in TOLD.items() if name in wanted
+        }
 
     async def conversation() -> dict[Cell, Outcome]:
         found = {}
         async with talking(case("conversation")) as talk:
             for feature, turn in _TURNS.items():
+                if feature not in wanted:
+                    continue
                 found[case(feature).cell] = await outcome(turn(case(feature), talk))
             for status in STATUSES:
-                if status not in OURS:
+                if status not in OURS and f"error_{status}" in wanted:
                     asked = case(f"error_{status}")
                     found[asked.cell] = await outcome(error(asked, talk, status))
         return found
@@ -230,8 +253,12 @@ def _works(station: Station, provider: Provider) -> list[Awaitable[dict[Cell, Ou
     return [
         conversation(),
         told(),
-        *(alone(f"error_{each}", own_error(case(f"error_{each}"), each)) for each in OURS),
-        *(alone(feature, check(case(feature))) for feature, check in _ALONE.items()),
+        *(
+            alone(f"error_{each}", own_error(case(f"error_{each}"), each))
+            for each in OURS
+            if f"error_{each}" in wanted
+        ),
+        *(alone(name, check(case(name))) for name, check in _ALONE.items() if name in wanted),
     ]
 
 

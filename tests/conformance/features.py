@@ -3,7 +3,7 @@
 from typing import Literal
 
 Client = Literal["openai-python", "openai-node", "anthropic-python", "anthropic-node", "claude"]
-Provider = Literal["openai", "anthropic"]
+Provider = Literal["anthropic", "openai", "ollama", "bedrock", "vertex"]
 
 CLIENTS: dict[Client, str] = {
     "openai-python": "`openai`, Python",
@@ -15,7 +15,12 @@ CLIENTS: dict[Client, str] = {
 PROVIDERS: dict[Provider, str] = {
     "anthropic": "A provider of Anthropic's format",
     "openai": "A provider of OpenAI's format",
+    "ollama": "Ollama, by its own format",
+    "bedrock": "Anthropic's models at Bedrock",
+    "vertex": "Anthropic's models at Vertex",
 }
+AS_ANTHROPIC: tuple[Provider, ...] = ("anthropic", "bedrock", "vertex")
+"""Whose answers are Anthropic's, however they are wrapped."""
 
 STATUSES = (400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 529)
 OURS = (401, 402, 403)
@@ -32,6 +37,9 @@ FEATURES: dict[str, str] = {
     "count_tokens": "token counts",
     "embeddings": "embeddings",
     "responses": "responses",
+    "previous": "a response that goes on by `previous_response_id`",
+    "agent": "an agent as a model, whole and streamed",
+    "gzip": "answers of 1,000 bytes and more compressed, streams never",
     "batches": "batches",
     **{f"error_{status}": f"error {status}" for status in STATUSES},
     "retry": "tries again, and not before `retry-after`",
@@ -39,10 +47,25 @@ FEATURES: dict[str, str] = {
     "cancel": "hanging up in mid-stream does, too",
 }
 
+_OF_A_FORMAT = (
+    *("text", "stream", "tools", "parallel", "image", "structured", "thinking", "count_tokens"),
+    *("embeddings", "responses", "previous", "error_400", "error_429", "error_500", "cancel"),
+)
+
+
+def features_of(provider: Provider) -> dict[str, str]:
+    """The rows of its table: of the further ones those that its format can change."""
+    if provider in {"anthropic", "openai"}:
+        return FEATURES
+    return {name: FEATURES[name] for name in _OF_A_FORMAT}
+
+
 REASONS: dict[str, str] = {
     "no_such_call": "The client has no such call.",
     "no_embeddings": "Anthropic's format has no embeddings; refused by name with a 400.",
-    "no_signature": "OpenAI's format has no signatures. The words of the thinking pass, both ways.",
+    "no_signature": "The format has no signatures. The words of the thinking pass, both ways.",
+    "brings_tools": "Claude Code brings its own tools, and an agent takes none; refused by name.",
+    "streams": "Claude Code asks for streams alone, which are never compressed.",
     "not_by_itself": "Claude Code asks only when told to (`/context`); a test of its own shows it.",
 }
 """By the word with which a check says so; the check shows that it is so."""

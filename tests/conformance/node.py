@@ -4,10 +4,18 @@ import json
 from dataclasses import asdict
 from typing import get_args
 
-from tests.conformance.features import OURS, STATUSES, Client, Provider
+from tests.conformance.features import (
+    AS_ANTHROPIC,
+    OURS,
+    PROVIDERS,
+    STATUSES,
+    Client,
+    Provider,
+    features_of,
+)
 from tests.conformance.outcome import Outcome
-from tests.conformance.scenes import FORECAST, PICTURE, SIGNATURE, THOUGHT, USAGE, WORDS, seen
-from tests.conformance.station import Cell, Station
+from tests.conformance.scenes import FORECAST, LONG, PICTURE, SIGNATURE, THOUGHT, WORDS, seen
+from tests.conformance.station import Case, Cell, Station
 from tests.conformance.upstream import COUNTED, VECTOR
 from tests.support import node
 
@@ -39,6 +47,7 @@ def _station(station: Station) -> dict[str, object]:
         "poor": station.poor,
         "denied": station.denied,
         "words": WORDS,
+        "long": LONG,
         "thought": THOUGHT,
         "signature": SIGNATURE,
         "picture": PICTURE,
@@ -46,7 +55,12 @@ def _station(station: Station) -> dict[str, object]:
         "forecast": FORECAST,
         "counted": COUNTED,
         "vector": VECTOR,
-        "usage": asdict(USAGE),
+        "usages": {
+            provider: asdict(Case(station, "openai-node", provider, "").usage)
+            for provider in PROVIDERS
+        },
+        "cells": {provider: list(features_of(provider)) for provider in PROVIDERS},
+        "asAnthropic": AS_ANTHROPIC,
         "statuses": STATUSES,
         "ours": OURS,
     }

@@ -10,7 +10,17 @@ import pydantic
 import pytest
 
 from tests.conformance.features import OURS, STATUSES
-from tests.conformance.scenes import CITY, FORECAST, PICTURE, SIGNATURE, THOUGHT, USAGE, WORDS, seen
+from tests.conformance.scenes import (
+    CITY,
+    FORECAST,
+    LONG,
+    PICTURE,
+    SIGNATURE,
+    THOUGHT,
+    USAGE,
+    WORDS,
+    seen,
+)
 from tests.conformance.station import Case
 from tests.conformance.upstream import VECTOR, Call
 
@@ -61,12 +71,14 @@ def asking(case: Case, scene: str, **more: Any) -> dict[str, Any]:
     return {"model": case.model, "messages": messages, "max_completion_tokens": 2000, **more}
 
 
-def check_usage(usage: Any) -> None:
-    prompt = USAGE.input_tokens + USAGE.cache_creation_input_tokens
-    prompt += USAGE.cache_read_input_tokens
-    assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, USAGE.output_tokens)
-    assert usage.total_tokens == prompt + USAGE.output_tokens
-    assert usage.prompt_tokens_details.cached_tokens == USAGE.cache_read_input_tokens
+def check_usage(case: Case, usage: Any) -> None:
+    wanted = case.usage
+    prompt = wanted.input_tokens + wanted.cache_creation_input_tokens
+    prompt += wanted.cache_read_input_tokens
+    assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, wanted.output_tokens)
+    assert usage.total_tokens == prompt + wanted.output_tokens
+    details = usage.prompt_tokens_details  # where a provider tells of a cache
+    assert (details.cached_tokens if details else 0) == wanted.cache_read_input_tokens
 
 
 async def text(case: Case) -> None:
@@ -77,7 +89,7 @@ async def text(case: Case) -> None:
     assert answer.object == "chat.completion"
     assert answer._request_id, "no x-request-id"
     assert "," not in answer._request_id, answer._request_id
-    check_usage(answer.usage)
+    check_usage(case, answer.usage)
 
 
 async def stream(case: Case) -> None:
@@ -97,7 +109,7 @@ async def stream(case: Case) -> None:
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert chunks[-1].choices == []
-    check_usage(chunks[-1].usage)
+    check_usage(case, chunks[-1].usage)
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
@@ -164,14 +176,14 @@ async def thinking(case: Case) -> str | None:
     answer = await sdk.chat.completions.create(**asked)
     said: Any = answer.choices[0].message
     assert said.reasoning_content == THOUGHT
-    if case.provider == "anthropic":
+    if case.as_anthropic:
         assert said.thinking_blocks[0]["signature"] == SIGNATURE
     result = {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "fine"}
     after = await sdk.chat.completions.create(
         **{**asked, "messages": [*asked["messages"], said.model_dump(), result]}
     )
     assert after.choices[0].message.content == "Kept."
-    return None if case.provider == "anthropic" else "no_signature"
+    return None if case.as_anthropic else "no_signature"
 
 
 async def count_tokens(_: Case) -> str:
@@ -180,7 +192,7 @@ async def count_tokens(_: Case) -> str:
 
 async def embeddings(case: Case) -> str | None:
     sdk = client(case)
-    if case.provider == "anthropic":
+    if case.as_anthropic:
         with pytest.raises(openai.BadRequestError, match="does not take requests of this kind"):
             await sdk.embeddings.create(model=case.model, input="a")
         return "no_embeddings"
@@ -218,6 +230,55 @@ async def responses(case: Case) -> None:
         model=case.model, input=case.ask("structured"), text_format=Forecast
     )
     assert parsed.output_parsed == Forecast.model_validate(FORECAST)
+
+
+async def previous(case: Case) -> None:
+    """The provider is sent what came before: its own answer, and the tool's result."""
+    tool = {"type": "function", **WEATHER["function"], "strict": False}
+    sdk = client(case)
+    called = await sdk.responses.create(model=case.model, input=case.ask("tools"), tools=[tool])
+    call = next(item for item in called.output if item.type == "function_call")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "fine"}
+    after = {"model": case.model, "previous_response_id": called.id, "tools": [tool]}
+    told = await sdk.responses.create(**after, input=[result])
+    assert told.output_text == "The tool said: fine"
+    assert told.previous_response_id == called.id
+    async with sdk.responses.stream(**after, input=[result]) as events:
+        async for _ in events:
+            pass
+        assert (await events.get_final_response()).output_text == told.output_text
+    assert (await sdk.responses.retrieve(told.id)).output_text == told.output_text
+
+
+async def agent(case: Case) -> None:
+    sdk = client(case)
+    asked = asking(case, "text", model=case.agent)
+    answer = await sdk.chat.completions.create(**asked)
+    assert answer.choices[0].message.content == WORDS
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens > 0
+    async with sdk.chat.completions.stream(**asked) as told:
+        pieces = [event.delta async for event in told if event.type == "content.delta"]
+        final = await told.get_final_completion()
+    assert final.choices[0].message.content == WORDS
+    assert len(pieces) > 1
+
+
+async def gzip(case: Case) -> None:
+    sdk = client(case)
+    asked = asking(case, "long")
+    for more, packed in ({}, True), ({"stream": True}, False):
+        raw = await sdk.chat.completions.with_raw_response.create(**asked, **more)
+        assert (raw.headers.get("content-encoding") == "gzip") == packed
+        if packed:
+            assert raw.parse().choices[0].message.content == LONG
+        else:
+            async for _ in raw.parse():
+                pass
+    plain = {"accept-encoding": "identity"}
+    raw = await sdk.chat.completions.with_raw_response.create(**asked, extra_headers=plain)
+    assert "content-encoding" not in raw.headers
+    assert raw.parse().choices[0].message.content == LONG
 
 
 async def batches(case: Case) -> None:
@@ -306,6 +367,6 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         *(text, stream, tools, parallel, image, structured, thinking, count_tokens),
-        *(embeddings, responses, batches, retry, timeout, cancel),
+        *(embeddings, responses, previous, agent, gzip, batches, retry, timeout, cancel),
     )
 } | {f"error_{status}": _of_status(status) for status in STATUSES}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conformance import anthropic_python, claude_code, node, openai_python
-from tests.conformance.features import FEATURES, PROVIDERS, Client
+from tests.conformance.features import PROVIDERS, Client, features_of
 from tests.conformance.openai_python import Check
 from tests.conformance.outcome import Outcome, outcome
 from tests.conformance.station import Case, Cell, Station, station
@@ -37,6 +37,6 @@ async def _python(here: Station) -> dict[Cell, Outcome]:
         one(Case(here, client, provider, feature), checks[feature])
         for client, checks in _PYTHON.items()
         for provider in PROVIDERS
-        for feature in FEATURES
+        for feature in features_of(provider)
     ]
     return dict(await asyncio.gather(*tasks))

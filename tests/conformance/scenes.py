@@ -13,11 +13,12 @@ from typing import Any, Literal
 from tests.support.wire_upstream import Reply, Text, Thought, Tool, Usage
 
 Json = dict[str, Any]
-Wire = Literal["messages", "chat", "responses"]
+Wire = Literal["messages", "chat", "ollama"]
 
 MARK = re.compile(r"\[\[([a-z_]+)(\d*):([\w-]+)\]\]")
 
 WORDS = "Here it is: a pear. 🍐 And some more words, so that there are several pieces."
+LONG = "pear " * 400
 SIGNATURE = "c2lnbmVkIGJ5IHRoZSBwcm92aWRlcg=="
 THOUGHT = "First the city, then its weather."
 CITY = {"city": "Ulm"}
@@ -69,6 +70,10 @@ def _text(_: Asked) -> Reply:
     return Reply((Text(WORDS),), USAGE)
 
 
+def _long(_: Asked) -> Reply:
+    return Reply((Text(LONG),), USAGE)
+
+
 def _tools(asked: Asked) -> Reply:
     results = _results(asked)
     if not results:
@@ -98,8 +103,8 @@ def _structured(asked: Asked) -> Reply:
         return Reply((Tool("StructuredOutput", FORECAST),), USAGE)
     if asked.wire == "chat":
         schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-    elif asked.wire == "responses":
-        schema = body.get("text", {}).get("format", {}).get("schema")
+    elif asked.wire == "ollama":
+        schema = body.get("format")
     else:
         schema = body.get("output_config", {}).get("format", {}).get("schema")
     if not schema or set(schema["properties"]) != set(FORECAST):
@@ -119,7 +124,8 @@ def _thinking(asked: Asked) -> Reply:
             for message in asked.body["messages"]
         )
     else:
-        kept = any(m.get("reasoning_content") == THOUGHT for m in asked.body["messages"])
+        name = "thinking" if asked.wire == "ollama" else "reasoning_content"
+        kept = any(m.get(name) == THOUGHT for m in asked.body["messages"])
     return Reply((Text("Kept." if kept else f"Lost: {json.dumps(asked.body)}"),), USAGE)
 
 
@@ -143,6 +149,7 @@ def _endless(_: Asked) -> Reply:
 
 _SCENES: Mapping[str, Callable[[Asked], Reply]] = {
     "text": _text,
+    "long": _long,
     "tools": _tools,
     "parallel": _parallel,
     "image": _image,
@@ -185,9 +192,6 @@ def _since_the_mark(asked: Asked) -> list[Json]:
 
 def _results(asked: Asked) -> list[str]:
     """The words of the tools' results in this turn."""
-    if asked.wire == "responses":
-        items = asked.body["input"] if isinstance(asked.body["input"], list) else []
-        return [item["output"] for item in items if item.get("type") == "function_call_output"]
     found: list[str] = []
     for message in _since_the_mark(asked):
         if message["role"] == "tool":
@@ -213,6 +217,7 @@ def _pictures(value: Any) -> Iterator[str]:
         if str(value.get("media_type")).startswith("image/"):
             yield value["data"]
             return
+        yield from value.get("images") or ()  # Ollama's
         for each in value.values():
             if isinstance(each, str) and each.startswith("data:image/"):
                 yield each.partition(",")[2]

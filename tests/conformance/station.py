@@ -8,20 +8,34 @@ from pathlib import Path
 import anthropic
 import openai
 
-from tests.conformance.features import Client, Provider
+from tests.conformance.features import AS_ANTHROPIC, PROVIDERS, Client, Provider
+from tests.conformance.scenes import USAGE
 from tests.conformance.upstream import Providers
 from tests.support.server import ADMIN_KEY, ServerProcess
+from tests.support.wire_upstream import Usage
 
 CONFIG = """
 providers:
   claude: {{type: anthropic, base_url: "{url}", api_key: sk-ant-of-the-server}}
   gpt: {{type: openai, base_url: "{url}/v1", api_key: sk-of-the-server}}
+  local: {{type: ollama, base_url: "{url}"}}
+  aws: {{type: bedrock, region: us-east-1, api_key_file: bedrock.key, base_url: "{url}"}}
+  google: {{type: vertex, region: global, project: p, access_token: t, base_url: "{url}/vertex"}}
 models:
   on-anthropic:
     targets: [{{provider: claude, model: claude-sonnet-4-5}}]
     price: {{input: 1, output: 5}}
   on-openai:
     targets: [{{provider: gpt, model: gpt-scripted}}]
+    price: {{input: 1, output: 5}}
+  on-ollama:
+    targets: [{{provider: local, model: scripted}}]
+    price: {{input: 1, output: 5}}
+  on-bedrock:
+    targets: [{{provider: aws, model: "anthropic.claude-sonnet-4-5-20250929-v1:0"}}]
+    price: {{input: 1, output: 5}}
+  on-vertex:
+    targets: [{{provider: google, model: claude-sonnet-4-5@20250929}}]
     price: {{input: 1, output: 5}}
 """
 
@@ -70,9 +84,27 @@ class Case:
         return f"on-{self.provider}"
 
     @property
+    def as_anthropic(self) -> bool:
+        """Whether the provider answers in Anthropic's words: signatures, counts, no vectors."""
+        return self.provider in AS_ANTHROPIC
+
+    @property
+    def usage(self) -> Usage:
+        """What an answer is said to have used: Ollama tells of no cache."""
+        if self.provider != "ollama":
+            return USAGE
+        prompt = USAGE.input_tokens + USAGE.cache_creation_input_tokens
+        return Usage(prompt + USAGE.cache_read_input_tokens, USAGE.output_tokens)
+
+    @property
     def tag(self) -> str:
         """By which the providers tell this cell's calls from others."""
         return f"{self.client}-{self.provider}-{self.feature}"
+
+    @property
+    def agent(self) -> str:
+        """The model's name of an agent that uses it."""
+        return f"agent:by-{self.provider}"
 
     def ask(self, scene: str) -> str:
         """A prompt for a scene."""
@@ -84,12 +116,18 @@ async def station(directory: Path) -> AsyncIterator[Station]:
     """Start all of it below a directory."""
     async with Providers() as providers:
         config = directory / "config.yaml"
+        (directory / "bedrock.key").write_text("key-of-the-server\n")
         config.write_text(CONFIG.format(url=providers.url))
         async with ServerProcess(directory, {"CONFIG_FILE": str(config), **ENV}) as server:
             _, denied = await _a_key(server, "read:usage")
             poor_id, poor = await _a_key(server, "write:messages")
             budget = {"subject": {"type": "key", "id": poor_id}, "limit_usd": "0"}
             (await server.client.post("/v1/budgets", json=budget)).raise_for_status()
+            for provider in PROVIDERS:
+                agent = {"name": f"by-{provider}", "model": f"on-{provider}"}
+                headers = {"anthropic-beta": "managed-agents-2026-04-01"}
+                made = await server.client.post("/v1/agents", json=agent, headers=headers)
+                made.raise_for_status()
             async with (
                 openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=ADMIN_KEY) as gpt,
                 anthropic.AsyncAnthropic(base_url=server.url, api_key=ADMIN_KEY) as claude,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.conformance.features import CLIENTS, FEATURES, PROVIDERS, REASONS, Provider
+from tests.conformance.features import CLIENTS, PROVIDERS, REASONS, Provider, features_of
 from tests.conformance.outcome import Outcome
 from tests.conformance.station import Cell
 
@@ -17,6 +17,8 @@ _HEAD = """\
 The vendors' own clients and the real Claude Code, unmodified, against a real server with one
 provider of each format behind it. Each cell is a check of what the client was given and of what
 the provider saw: `pass`, or the number of a reason below. A test runs all of them and compares.
+The providers are scripted in their formats. Of the further ones the rows are those that a format
+can change; what is the server's own is in the first two tables.
 
 """
 _TAIL = """
@@ -57,7 +59,7 @@ def _table(cells: Mapping[Cell, Outcome], provider: Provider, numbers: Mapping[s
         f"| | {' | '.join(CLIENTS.values())} |",
         "|---" * (len(CLIENTS) + 1) + "|",
     ]
-    for feature, words in FEATURES.items():
+    for feature, words in features_of(provider).items():
         told = [_shown(cells[client, provider, feature], numbers) for client in CLIENTS]
         rows.append(f"| {words} | {' | '.join(told)} |")
     return "\n".join(rows) + "\n"

@@ -25,6 +25,7 @@ from stationmaster.http.wire import operations
 from stationmaster.kernel.principal import Owner, Principal
 from stationmaster.storage import open_database
 from tests.http.conftest import House, Open
+from tests.http.test_jobs import parked
 
 OPEN = ""  # no credential is asked for
 ANY = "any"  # a credential, whatever its scopes
@@ -132,6 +133,7 @@ ROWS: Mapping[str, Row] = {
     "GET /v1/batches": Row("write:messages"),
     "GET /v1/batches/{batch_id}": Row("write:messages"),
     "POST /v1/batches/{batch_id}/cancel": Row("write:messages"),
+    "GET /v1/batches/{batch_id}/submissions": Row("write:messages"),
     "GET /v1/messages/batches": Row("write:messages"),
     "GET /v1/messages/batches/{batch_id}": Row("write:messages"),
     "DELETE /v1/messages/batches/{batch_id}": Row("write:messages"),
@@ -256,6 +258,10 @@ ROWS: Mapping[str, Row] = {
     "DELETE /api/sessions/{session_id}": Row("write:sessions"),
     "GET /status": Row("read:tasks"),
     "GET /v1/queue": Row("admin:server"),
+    "GET /v1/jobs": Row("admin:jobs"),
+    "GET /v1/jobs/{job_id}": Row("admin:jobs"),
+    "POST /v1/jobs/{job_id}/replay": Row("admin:jobs"),
+    "DELETE /v1/jobs/{job_id}": Row("admin:jobs"),
     "POST /v1/files": Row("write:files", upload=True),
     "GET /v1/files": Row("read:files"),
     "GET /v1/files/{file_id}": Row("read:files"),
@@ -364,6 +370,7 @@ NEVER = {
     "file_id": f"file_{ULID}",
     "batch_id": f"msgbatch_{ULID}",
     "call_id": f"call_{ULID}",
+    "job_id": f"job_{ULID}",
     "project_id": f"proj_{ULID}",
     "workspace_id": f"proj_{ULID}",
     "model": "haiku",
@@ -405,13 +412,15 @@ class Visitor:
     key: str | None
     ids: Mapping[str, str] = field(default_factory=lambda: NEVER)
     wrong: list[str] = field(default_factory=list)
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Headers."""
 
     async def ask(self, name: str) -> httpx.Response:
         row, (method, _, path) = ROWS[name], name.partition(" ")
         request: dict[str, Any] = {"json": row.body} if row.body is not None else {}
         if row.upload:
             request = {"files": {"file": ("a.txt", b"x", "text/plain")}}
-        headers = {**self.house.as_key(self.key), "anthropic-version": "2023-06-01"}
+        headers = {**self.house.as_key(self.key), "anthropic-version": "2023-06-01", **self.more}
         return await self.house.client.request(
             method, path.format(**self.ids) + row.query, headers=headers, **request
         )
@@ -581,6 +590,7 @@ async def made_here(house: House) -> dict[str, str]:
         "batch_id": batch["id"],
         "response_id": response["id"],
         "call_id": call_id,
+        "job_id": await parked(house),
         "project_id": workspace["id"],
         "workspace_id": workspace["id"],
         "service_account_id": account["id"],

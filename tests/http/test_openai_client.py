@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.http.conftest import ADMIN, House, Open
-from tests.support.vendor_upstream import VendorUpstream
+from tests.support.vendor_upstream import Answer, VendorUpstream
 
 HELLO: Any = [{"role": "user", "content": "Say pear."}]
 CATALOGUE = """
@@ -91,6 +91,77 @@ async def test_a_chat_whatever_the_provider_speaks(vendor: House, model: str) ->
                 pass
             final = await stream.get_final_completion()
         assert final.choices[0].message.content
+
+
+CHOICES = {"n": 2, "logprobs": True, "top_logprobs": 2, "seed": 7}
+LIKELY = {
+    "token": "pear",
+    "logprob": -0.25,
+    "bytes": [112, 101, 97, 114],
+    "top_logprobs": [{"token": "apple", "logprob": -1.5, "bytes": None}],
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_choices_and_probabilities_pass_where_the_provider_has_them(
+    vendor: House, upstream: VendorUpstream, stream: bool
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+    common = {"id": "c", "created": 1, "model": "m"}
+    told = {"logprobs": {"content": [LIKELY], "refusal": None}, "finish_reason": "stop"}
+    said = {"role": "assistant", "content": "pear"}
+    if stream:
+        chunks: list[Any] = [
+            {"choices": [{"index": index, "delta": said, **told}], "usage": None}
+            for index in (0, 1)
+        ]
+        chunks.append({"choices": [], "usage": usage})
+        frames = [
+            b"data: "
+            + json.dumps({**common, "object": "chat.completion.chunk", **each}).encode()
+            + b"\n\n"
+            for each in chunks
+        ]
+        upstream.answers = [
+            Answer(frames=[*frames, b"data: [DONE]\n\n"], content_type="text/event-stream")
+        ]
+    else:
+        choices = [{"index": index, "message": said, **told} for index in (0, 1)]
+        whole = {**common, "object": "chat.completion", "choices": choices, "usage": usage}
+        upstream.answers = [Answer(whole)]
+    asked: Any = {"model": "gpt-5", "messages": HELLO, **CHOICES}
+    async with client(vendor) as sdk:
+        answer: Any = await sdk.chat.completions.create(**asked, stream=stream)
+        found: list[Any] = [each async for each in answer] if stream else [answer]
+    sent = upstream.calls[-1].json
+    assert {name: sent[name] for name in CHOICES} == CHOICES
+    got: list[Any] = [choice for each in found for choice in each.choices]
+    assert [choice.index for choice in got] == [0, 1]
+    assert [choice.logprobs.content[0].to_dict() for choice in got] == [LIKELY, LIKELY]
+    assert (await ledger(vendor))["total_tokens"] == 11
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "param"),
+    [
+        ("chat/completions", {"n": 2}, "n"),
+        ("chat/completions", {"logprobs": True}, "logprobs"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": 2}, "logprobs"),
+        ("chat/completions", {"top_logprobs": 2}, "top_logprobs"),
+        ("responses", {"top_logprobs": 2}, "top_logprobs"),
+        ("responses", {"include": ["message.output_text.logprobs"]}, "include"),
+    ],
+)
+async def test_choices_and_probabilities_are_refused_by_name_where_it_has_none(
+    vendor: House, path: str, members: dict[str, Any], param: str
+) -> None:
+    said: Any = {"input": "Hi."} if path == "responses" else {"messages": HELLO}
+    for stream in (False, True):
+        body = {"model": "haiku", **said, **members, "stream": stream}
+        answer = await vendor.client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == param
+    assert (await ledger(vendor))["total_calls"] == 0
 
 
 async def test_a_response_is_translated(vendor: House) -> None:

@@ -28,7 +28,7 @@ SECURITY = {
 
 @pytest.fixture
 async def anonymous(house: House) -> Any:
-    async with httpx.AsyncClient(base_url=house.url) as client:
+    async with httpx.AsyncClient(base_url=house.url, timeout=30) as client:
         yield client
 
 

@@ -1,8 +1,6 @@
 """Many servers on one database behind a real nginx, each a process of its own role."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.nginx import nginx
+from tests.support.nginx import Nginx, balancer
 from tests.support.server import ADMIN_KEY, ServerProcess
 
 SECRET = "one-secret-for-all-servers-of-this-test"
@@ -33,9 +31,6 @@ class Replica(ServerProcess):
             "WORKER_PORT": port,
             "SCHEDULER_PORT": port,
         }
-
-    def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
 
     async def health(self) -> Any:
         return (await self.client.get("/health")).json()
@@ -60,6 +55,14 @@ class Command(Replica):
         self.program = ("stationmaster", *said)
 
 
+class OneShot(Command):
+    """`stationmaster worker --one-shot`."""
+
+    def __init__(self, shared: Path, name: str, role: str, env: Mapping[str, str]) -> None:
+        super().__init__(shared, name, role, env)
+        self.program = ("stationmaster", "worker", "--one-shot")
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The servers, by what they do, and the way in."""
@@ -69,6 +72,7 @@ class Cluster:
     apis: list[Replica]
     workers: list[Replica]
     schedulers: list[Replica]
+    front: Nginx
 
     @property
     def all(self) -> list[Replica]:
@@ -93,14 +97,15 @@ async def cluster(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(everyone[0])  # which makes the tables
         await asyncio.gather(*(stack.enter_async_context(each) for each in everyone[1:]))
-        url = await stack.enter_async_context(nginx([api.port for api in made["api"]]))
+        ports = [api.port for api in made["api"]]
+        front = await stack.enter_async_context(balancer(ports))
         client = await stack.enter_async_context(
             httpx.AsyncClient(
-                base_url=url,
+                base_url=front.url,
                 headers={"authorization": f"Bearer {ADMIN_KEY}"},
                 timeout=httpx.Timeout(120.0),
             )
         )
-        yield Cluster(url, client, made["api"], made["worker"], made["scheduler"])
+        yield Cluster(front.url, client, made["api"], made["worker"], made["scheduler"], front)
         stopped = await asyncio.gather(*(each.stop() for each in everyone))
         assert stopped == [0] * len(everyone), [each.output[-2000:] for each in everyone]

@@ -38,6 +38,7 @@ from stationmaster.sessions.runs.claims import Claim, Claims
 from stationmaster.sessions.runs.executor import Execution, Surroundings, Timers
 from stationmaster.sessions.runs.files import RunFiles
 from stationmaster.sessions.runs.kit import Kits
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.sessions.runs.options import RunLimits, RunOptions
 from stationmaster.sessions.runs.record import Records, Run
 from stationmaster.sessions.runs.runs import Runs
@@ -113,6 +114,7 @@ class Core:
         bus: MemoryBus | None = None,
         agent: Agent | None = None,
         limits: RunLimits = LIMITS,
+        one_job: OneJob | None = None,
     ) -> None:
         self.database = database
         self.directory = directory
@@ -128,7 +130,11 @@ class Core:
         self.resolver = Resolver(database, hasher, self.clock)
         self.keys = Keys(database, hasher, self.clock, self.resolver)
         self.tokens = RunTokens(hasher, self.clock, forget=self.resolver.forget)
-        self.records = Records(self.events)
+        self.one_job = one_job
+        self.records = Records(
+            self.events,
+            reserved=lambda: self.instances.id if one_job and one_job.reserving else None,
+        )
         self.turns = Turns(self.records, self.budgets, self.outbox, limits)
         self.settlement = Settlement(
             self.records, self.budgets, self.tokens, self.turns, self.clock
@@ -361,6 +367,7 @@ class Core:
             waiting=waiting,
             execution=execution or self.execution,
             observer=seen or Seen(),
+            one_job=self.one_job,
         )
 
     @asynccontextmanager

@@ -44,6 +44,7 @@ class MemoryMeter:
         tokens: int = 0,
         final: bool = True,
         degraded: bool = False,
+        holder: str | None = None,
     ) -> Reserved | Refused:
         """See `Meter.reserve`."""
         if self.away:

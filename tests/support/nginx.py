@@ -1,19 +1,18 @@
 """A private nginx in front of several servers, as an operator would set it up: round robin."""
 
 import asyncio
+import re
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.support.services import require
 
-# A request that was sent is not sent again unless it is safe: nginx' own default. Only one that
-# could not be sent goes to the next server. Connections are not kept: one that a server closes
-# while a request is on its way to it would fail that.
-_CONFIG = """
+_FRAME = """
 daemon off;
 {user}
 worker_processes 1;
@@ -27,14 +26,23 @@ http {{
     fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
+    client_max_body_size 100m;
     map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
-    upstream servers {{
-{servers}
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        client_max_body_size 100m;
-        location / {{
+    server {{ listen 127.0.0.1:{control}; return 200 {generation}; }}
+{site}
+}}
+"""
+
+# A request that was sent is not sent again unless it is safe: nginx' own default. Only one that
+# could not be sent goes to the next server. Connections are not kept: one that a server closes
+# while a request is on its way to it would fail that.
+_SITE = """
+    upstream servers {
+        server api-1:8080 fail_timeout=1s;
+    }
+    server {
+        listen 80;
+        location / {
             proxy_pass http://servers;
             proxy_http_version 1.1;
             proxy_set_header Host $host;
@@ -43,35 +51,86 @@ http {{
             proxy_buffering off;
             proxy_read_timeout 1h;
             proxy_next_upstream error timeout;
-        }}
-    }}
-}}
+        }
+    }
 """
+
+_UPSTREAM = re.compile(r"^ *server [\w-]+:\d+([^;]*);.*\n(?: *server [\w-]+:\d+[^;]*;.*\n)*", re.M)
+
+
+def documented(page: Path) -> str:
+    """The one configuration of nginx that a page of the documentation shows."""
+    block: str
+    [block] = re.findall(r"^```nginx\n(.*?)^```", page.read_text(), re.M | re.S)
+    return block
+
+
+class Nginx:
+    """One that runs. `use` gives it other servers, as an operator does: with a reload."""
+
+    def __init__(self, home: Path, site: str) -> None:
+        self.home = home
+        self._site = site
+        self._port, self._control = _free_ports(2)
+        self._generation = 0
+        self.process: asyncio.subprocess.Process | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.home / "nginx.conf"
+
+    def configure(self, ports: Sequence[int]) -> None:
+        """Write the configuration for servers on these ports."""
+        self._generation += 1
+        site, found = _UPSTREAM.subn(
+            lambda first: "".join(f"server 127.0.0.1:{each}{first[1]};\n" for each in ports),
+            self._site,
+        )
+        assert found == 1, "one list of servers"
+        assert "listen 80;" in site
+        self.config.write_text(
+            _FRAME.format(
+                home=self.home,
+                user="user root;" if self.home.owner() == "root" else "",
+                control=self._control,
+                generation=self._generation,
+                site=site.replace("listen 80;", f"listen 127.0.0.1:{self._port};"),
+            )
+        )
+
+    async def use(self, ports: Sequence[int]) -> None:
+        """Pass requests on to these from now on; what is under way ends where it is."""
+        assert self.process is not None
+        self.configure(ports)
+        self.process.send_signal(signal.SIGHUP)
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Return once it works by the newest configuration."""
+        assert self.process is not None
+        async with asyncio.timeout(60):
+            while await _generation(self._control) != self._generation:
+                assert self.process.returncode is None, (self.home / "error.log").read_text()
+                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def nginx(ports: Sequence[int]) -> AsyncIterator[str]:
-    """Its URL, for as long as the block runs."""
+async def balancer(ports: Sequence[int], *, site: str = _SITE) -> AsyncIterator[Nginx]:
+    """One for as long as the block runs. The `site` has one list of servers and listens on 80."""
     program, setpriv = require("nginx"), require("setpriv")
     home = Path(tempfile.mkdtemp(prefix="stationmaster-nginx-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    servers = "\n".join(f"        server 127.0.0.1:{each} fail_timeout=1s;" for each in ports)
-    config = home / "nginx.conf"
-    user = "user root;" if home.owner() == "root" else ""
-    config.write_text(_CONFIG.format(home=home, port=port, servers=servers, user=user))
-    process = await asyncio.create_subprocess_exec(
+    made = Nginx(home, site)
+    made.configure(ports)
+    process = made.process = await asyncio.create_subprocess_exec(
         # The parent-death signal: a killed test run leaves no server behind.
         *(setpriv, "--pdeathsig", "TERM", "--"),
-        *(program, "-c", str(config), "-e", str(home / "error.log")),
+        *(program, "-c", str(made.config), "-e", str(home / "error.log")),
     )
     try:
-        async with asyncio.timeout(30):
-            while not await _listens(port):
-                assert process.returncode is None, (home / "error.log").read_text()
-                await asyncio.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        await made.ready()
+        yield made
     finally:
         if process.returncode is None:
             process.terminate()
@@ -79,10 +138,28 @@ async def nginx(ports: Sequence[int]) -> AsyncIterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _listens(port: int) -> bool:
+@asynccontextmanager
+async def nginx(ports: Sequence[int]) -> AsyncIterator[str]:
+    """Its URL, for as long as the block runs."""
+    async with balancer(ports) as made:
+        yield made.url
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+async def _generation(port: int) -> int:
+    """Of the configuration that whoever accepts a connection works by; 0 where nobody does."""
     with suppress(OSError):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
         writer.close()
         await writer.wait_closed()
-        return True
-    return False
+        return int(answer.rpartition(b"\r\n\r\n")[2] or 0)
+    return 0

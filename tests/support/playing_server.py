@@ -2,7 +2,7 @@
 
     python -m tests.support.playing_server
 
-Its settings are the environment's, ROLE too.
+Its settings are the environment's, ROLE too. Its clock can be set off.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from stationmaster.agents.scripted.script import Call, Step, WaitFor
 from stationmaster.agents.spec import LaunchSpec
 from stationmaster.bootstrap import parts, serve
 from stationmaster.settings import Settings
+from tests.support.off_clock import can_be_set_off
 
 TOOLS = 8  # tool calls of the message "work"
 PAUSE_S = 0.05  # between them
@@ -57,6 +58,7 @@ async def main() -> None:
         stack.push_async_callback(agent.aclose)
         return agent, "none", []
 
+    can_be_set_off()
     parts.agent = scripted
     await serve(Settings.load(os.environ, cwd=Path.cwd()))
 

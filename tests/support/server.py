@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,6 +65,15 @@ class ServerProcess:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.returncode is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        os.kill(self.pid, number)
+
+    @property
     def output(self) -> str:
         """Everything written so far, by every start, on stdout and stderr."""
         return self._log.read_text(errors="replace")
@@ -83,6 +94,15 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start, and return once `/ready` says so."""
+        process = await self.launch()
+        deadline = time.monotonic() + START_SECONDS
+        while not await self.is_ready():
+            assert process.returncode is None, self.output[-4000:]
+            assert time.monotonic() < deadline, self.output[-4000:]
+            await asyncio.sleep(0.05)
+
+    async def launch(self) -> asyncio.subprocess.Process:
+        """Start it, as a supervisor does: without a look at how it gets on."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -95,13 +115,10 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not await self._ready():
-            assert self._process.returncode is None, self.output[-4000:]
-            assert time.monotonic() < deadline, self.output[-4000:]
-            await asyncio.sleep(0.05)
+        return self._process
 
-    async def _ready(self) -> bool:
+    async def is_ready(self) -> bool:
+        """Whether `/ready` says that it takes work."""
         try:
             return (await self.client.get("/ready")).status_code == 200
         except httpx.TransportError:
@@ -110,8 +127,14 @@ class ServerProcess:
     async def kill(self) -> None:
         """SIGKILL, as a crash would."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
+
+    def kill_now(self) -> None:
+        """As `kill`, from where nothing can be awaited; `kill` waits for its end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
 
     async def stop(self, *, signals: int = 1) -> int:
         """SIGTERM, and the exit status."""
@@ -188,10 +211,12 @@ class ServerProcess:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that no connection takes for its own end while its server is started anew."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _pids() -> list[int]:

@@ -44,6 +44,7 @@ SCOPES = MappingProxyType(
         "admin:organization": "Manage the organisation: projects, service accounts, limits.",
         "admin:calls": "Read and delete what models were asked and answered, where it is kept.",
         "admin:audit": "Read and export the audit log.",
+        "admin:jobs": "See the server's background jobs; replay and discard those given up.",
         "admin:server": "See the parts of the server and how they fare.",
         "own:organization": "Give and take the roles of owners and admins.",
     }

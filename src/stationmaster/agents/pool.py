@@ -351,7 +351,9 @@ class Pool:
 
     async def _launch_ahead(self, kind: _Kind) -> None:
         try:
-            self._warm.append(await self._launching.launch(kind.template, in_slot=True))
+            self._warm.append(
+                await self._launching.launch(replace(kind.template, ahead=True), in_slot=True)
+            )
         except Invalid as error:
             # It will never start. Who asks for it is told so by a launch of their own.
             kind.wanted = 0

@@ -112,7 +112,9 @@ class LaunchSpec:
     or without those in `home`. Given another `agent_session_id` as well, the agent goes on with a
     copy under that id, which ends at the `Finished.position` `resume_at` where one is given.
 
-    With `readonly` nothing in the workspace can be changed, whatever the agent runs.
+    With `readonly` nothing in the workspace can be changed, whatever the agent runs. `ahead` says
+    that nobody waits for it yet: the agent then does at its start what else its first turn would
+    wait for.
     """
 
     session_id: str
@@ -145,6 +147,7 @@ class LaunchSpec:
     agent_session_id: str | None = None
     resume_at: str | None = None
     transcripts: TranscriptSink | None = None
+    ahead: bool = False
 
     def launch_key(self) -> str:
         """Equal for specs whose fresh agents can stand for each other: all that a launch binds.
@@ -163,7 +166,7 @@ class LaunchSpec:
 
 _SLOTS_OWN = {
     *("session_id", "workspace", "home", "token", "directory", "owned", "transcripts"),
-    *("agent_session_id", "resume", "resume_at"),
+    *("agent_session_id", "resume", "resume_at", "ahead"),
 }
 _BOUND = tuple(each.name for each in fields(LaunchSpec) if each.name not in _SLOTS_OWN)
 

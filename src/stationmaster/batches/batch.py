@@ -13,6 +13,15 @@ Operation = Literal["messages", "chat", "embeddings", "responses"]
 BatchState = Literal["entering", "in_progress", "canceling", "ended"]
 Outcome = Literal["succeeded", "errored", "canceled", "expired"]
 
+SubmissionState = Literal["preparing", "submitting", "in_progress", "ended"]
+"""
+preparing ──▶ submitting ──▶ in_progress ──▶ ended
+    │              │  it did not arrive          ▲
+    └──────────────┴─────────────────────────────┘  its requests wait again
+
+`submitting` is committed before anything is sent: from then on the provider may have it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -61,6 +70,26 @@ class NewRequest:
 
     custom_id: str
     body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a submission is: some of a batch's requests in a batch of their provider's own.
+
+    `counts` are its requests by state, as the provider last said; None before it said anything.
+    `note` says what is wrong, where something is; `next_at` is when it is looked at again.
+    """
+
+    id: str
+    provider: str
+    model: str
+    state: SubmissionState
+    requests: int
+    counts: Mapping[str, int] | None
+    upstream_id: str | None
+    sent_at: Millis | None
+    next_at: Millis | None
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)

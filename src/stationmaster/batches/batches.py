@@ -16,7 +16,10 @@ from stationmaster.batches.batch import (
     NewRequest,
     Operation,
     Output,
+    Progress,
 )
+from stationmaster.batches.progress import forget, look_now, progress_of
+from stationmaster.batches.sorting import Sorter, Sorting
 from stationmaster.batches.tables import batch_requests, batches
 from stationmaster.jobs import Outbox
 from stationmaster.kernel.clock import Clock
@@ -46,9 +49,19 @@ class Batches:
     """Batches belong to a project. They run with the rights that their key has meanwhile."""
 
     def __init__(
-        self, database: Database, clock: Clock, outbox: Outbox, *, retention: float
+        self,
+        database: Database,
+        clock: Clock,
+        outbox: Outbox,
+        *,
+        retention: float,
+        sorting: Sorting | None = None,
     ) -> None:
-        """`retention` is how long results are kept after a batch was made, in seconds."""
+        """`retention` is how long results are kept after a batch was made, in seconds.
+
+        `sorting` says which requests go into batches of their providers; without it none does.
+        """
+        self._sorting = sorting
         self._database = database
         self._clock = clock
         self._outbox = outbox
@@ -94,19 +107,29 @@ class Batches:
             "turn_at": 0,
         }
         await self._database.write(lambda tx: _enter(tx, principal.owner, row))
+        sorter = Sorter(self._sorting, principal, operation, headers)
         try:
             # In pieces: a large batch in one transaction would keep all others from writing.
             for start in range(0, len(requests), AT_ONCE):
-                rows = _rows(batch_id, start, requests[start : start + AT_ONCE], now)
+                piece = requests[start : start + AT_ONCE]
+                rows = _rows(batch_id, start, piece, await sorter.places(piece), now)
                 await self._database.write(partial(_insert, rows=rows))
-            return await self._database.write(lambda tx: self._begin(tx, batch_id))
+            return await self._database.write(lambda tx: self._begin(tx, batch_id, sorter))
         except Exception:
             await self._discard(batch_id)
             raise
 
-    def _begin(self, tx: Transaction, batch_id: str) -> Batch:
+    def _begin(self, tx: Transaction, batch_id: str, sorter: Sorter) -> Batch:
         mine = batches.c.id == batch_id
-        tx.execute(update(batches).where(mine).values(state="in_progress"))
+        tx.execute(
+            update(batches)
+            .where(mine)
+            .values(
+                state="in_progress",
+                native=sorter.sorted or None,
+                destinations=sorter.noted() or None,
+            )
+        )
         self._outbox.put(tx, BATCH_JOB, {"batch_id": batch_id})
         return batch_of(tx.execute(select(batches).where(mine)).one())
 
@@ -150,6 +173,8 @@ class Batches:
     async def cancel(self, principal: Principal, batch_id: str) -> Batch:
         """Begin nothing more of it. What is under way is finished, and billed. Idempotent.
 
+        Of what is in a batch of its provider, that is told to begin no more.
+
         Raises `NotFound`, and `Conflict` (`batch_ended`) where it has ended.
         """
         principal.require(SCOPE)
@@ -162,6 +187,7 @@ class Batches:
                 mine = batches.c.id == batch_id
                 now = self._clock.now()
                 tx.execute(update(batches).where(mine).values(state="canceling", cancel_at=now))
+                look_now(tx, batch_id, now)
                 close(tx, batch_id, "canceled", now)
             return _find(tx, principal.owner, batch_id)
 
@@ -177,9 +203,23 @@ class Batches:
                     "The batch has not ended. Cancel it first.", code="batch_in_progress"
                 )
             tx.execute(delete(batch_requests).where(batch_requests.c.batch_id == batch_id))
+            forget(tx, batch_id)
             tx.execute(delete(batches).where(batches.c.id == batch_id))
 
         await self._database.write(verb)
+
+    async def progress(self, principal: Principal, batch_id: str) -> Sequence[Progress]:
+        """How far its requests in batches of their providers are, in the order of their making.
+
+        Of what did not arrive there only the last is told. Raises `NotFound`.
+        """
+        principal.require(SCOPE)
+
+        def verb(tx: Transaction) -> Sequence[Progress]:
+            _find(tx, principal.owner, batch_id)
+            return progress_of(tx, batch_id)
+
+        return await self._database.read(verb)
 
     async def results(self, principal: Principal, batch_id: str) -> AsyncIterator[Sequence[Item]]:
         """What came of each request, in their order, in pieces.
@@ -297,6 +337,7 @@ def _page(tx: Transaction, batch_id: str, after: int) -> Sequence[Row[Any]]:
 
 
 def _archive(tx: Transaction, batch_id: str, now: int) -> None:
+    forget(tx, batch_id)
     tx.execute(update(batches).where(batches.c.id == batch_id).values(archived_at=now))
 
 
@@ -305,7 +346,11 @@ def _insert(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _rows(
-    batch_id: str, start: int, requests: Sequence[NewRequest], now: int
+    batch_id: str,
+    start: int,
+    requests: Sequence[NewRequest],
+    places: Sequence[int | None],
+    now: int,
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -319,8 +364,10 @@ def _rows(
             "instance_id": None,
             "status": None,
             "reply": None,
+            "destination": place,
+            "submission_id": None,
         }
-        for number, request in enumerate(requests, start)
+        for number, (request, place) in enumerate(zip(requests, places, strict=True), start)
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, or_, select, update
 
 from stationmaster.batches.batch import Operation, Taken
 from stationmaster.batches.batches import close, count
@@ -38,7 +38,12 @@ class Desk:
         now = self._clock.now()
         waiting = tx.execute(
             select(batches)
-            .where(batches.c.state == "in_progress", batches.c.expires_at > now)
+            .where(
+                batches.c.state == "in_progress",
+                batches.c.expires_at > now,
+                # One of which nothing is made here need not be looked through.
+                or_(batches.c.native.is_(None), batches.c.native < batches.c.total),
+            )
             .order_by(batches.c.turn_at, batches.c.id)
             .limit(CANDIDATES)
             .with_for_update(skip_locked=True)  # in no order that others lock in: never wait
@@ -50,6 +55,7 @@ class Desk:
                     batch_requests.c.batch_id == batch.id,
                     batch_requests.c.state == "waiting",
                     batch_requests.c.due_at <= now,
+                    batch_requests.c.destination.is_(None),
                 )
                 .order_by(batch_requests.c.due_at, batch_requests.c.number)
                 .limit(1)

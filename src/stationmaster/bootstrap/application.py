@@ -5,7 +5,7 @@ asks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from stationmaster.agents.base import Agent
 from stationmaster.agents.pool import Pool
 from stationmaster.batches import Executor, Traffic
+from stationmaster.batches.courier import Courier
 from stationmaster.batches.prompts import PromptPool
 from stationmaster.bootstrap import background, batching, identity, money, parts
 from stationmaster.bootstrap.by_login import by_login
@@ -38,7 +39,7 @@ from stationmaster.budgets import Reports
 from stationmaster.cache import AnswerCache
 from stationmaster.calls import CallKeeper
 from stationmaster.gateway import Gateway, Models
-from stationmaster.http.one_job import OneJob
+from stationmaster.gateway.deferred import Deferred
 from stationmaster.http.services import Component, Services
 from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
@@ -87,6 +88,7 @@ class Application:
     worker: Worker
     pool: Pool
     executor: Executor
+    courier: Courier
     provider: Provider
     sandbox: str
     readiness: Readiness
@@ -103,7 +105,11 @@ class Application:
         if self.does.works:
             self.services.runs.close_admission("The server is shutting down.")
             self.services.sessions.close_admission("The server is shutting down.")
-            await asyncio.gather(self.worker.drain(timeout), self.executor.drain(timeout))
+            await asyncio.gather(
+                self.worker.drain(timeout),
+                self.executor.drain(timeout),
+                self.courier.drain(timeout),
+            )
             await self.pool.drain()
         self.services.stopping.set()
         await self.services.sockets.emptied(SOCKETS_S)
@@ -116,9 +122,11 @@ async def running(
     *,
     redactor: Redactor | None = None,
     clock: Clock | None = None,
+    prepare: Callable[[Application], None] = lambda _application: None,
 ) -> AsyncIterator[Application]:
     """Open the database, bring it up to date, start the agents and the worker; undo it at the end.
 
+    `prepare` is for what takes long and blocks: after it there is a lease to be renewed in time.
     Raises `Unavailable`, `SchemaError` or `AgentUnavailable` where the server cannot run.
     """
     redactor, does = redactor or Redactor(), duties(settings)
@@ -126,11 +134,7 @@ async def running(
         core = await parts.core(stack, settings, clock or SystemClock(), redactor)
         new_admin_key = await _first_keys(core, settings, redactor) if does.serves else None
         egress = endpoints.socket.with_name("egress.sock")
-        agent, rung, warnings = await parts.agent(
-            stack, settings, redactor, egress_socket=egress, works=does.works
-        )
-        if does.works and settings.agent != "scripted":
-            await identity.note_rung(core.database, core.record, rung)
+        agent, rung, warnings = await _agent(stack, core, settings, redactor, egress=egress)
         provider = await parts.provider(stack, settings)
         login = by_login(settings, agent)
         modelling = Modelling(settings, core.clock, redactor, provider, login)
@@ -140,11 +144,10 @@ async def running(
         pool = await parts.pool(stack, core, settings, agent, works=does.works)
         claims = _claims(core, settings)
         offers = catalogue(settings, agent)
-        one_job = OneJob() if settings.ephemeral else None
         seated = seats(core, pool, offers, _surroundings(settings, endpoints))
-        worker = _worker(core, settings, agent=agent, claims=claims, seated=seated, one_job=one_job)
+        worker = _worker(core, settings, agent=agent, claims=claims, seated=seated)
         core.resolver.tag_runs(worker.tags_of)
-        measure(core.metrics, agent, worker)
+        measure(core.metrics, agent, worker, core.time)
         limits = limiting(stack, settings, core.clock, core.metrics, core.news.redis)
         cached, kept = await caching(core, settings), await kept_calls(core, redactor)
         readiness, keeper = Readiness(), _keeper(core, settings)
@@ -165,22 +168,22 @@ async def running(
             offers=offers,
             seated=seated,
             readiness=readiness,
-            one_job=one_job,
             also=_besides(core, limits, modelling.component(), cached, keeping(keeper, does)),
         )
         executor = batching.executor(core, settings, services, traffic)
-        beside = background.Parts(
-            core, services, executor, claims, worker, pool, seated, limits, readiness, keeper
-        )
+        deferred = _deferred(core, services.gateway, traffic, kept)
+        courier = batching.courier(core, settings, services, deferred)
+        at_work = executor, courier, claims, worker, pool, seated
+        beside = background.Parts(core, services, *at_work, limits, readiness, keeper)
         reread = asyncio.Event()
         also = _also(core, services.gateway, modelling, reread, kept=kept, cached=cached)
-        await background.start(stack, beside, does, settings.health_check_interval, also)
-        yield Application(
+        application = Application(
             services=services,
             does=does,
             worker=worker,
             pool=pool,
             executor=executor,
+            courier=courier,
             provider=provider,
             sandbox=rung,
             readiness=readiness,
@@ -188,6 +191,27 @@ async def running(
             warnings=tuple(warnings),
             reread=reread,
         )
+        prepare(application)
+        await background.start(stack, beside, does, settings.health_check_interval, also)
+        yield application
+
+
+async def _agent(
+    stack: AsyncExitStack,
+    core: Core,
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    egress: Path,
+) -> tuple[Agent, str, list[str]]:
+    """The agent, the rung it gets, which goes on record, and what to warn of."""
+    works = duties(settings).works
+    agent, rung, warnings = await parts.agent(
+        stack, settings, redactor, egress_socket=egress, works=works
+    )
+    if works and settings.agent != "scripted":
+        await identity.note_rung(core.database, core.record, rung)
+    return agent, rung, warnings
 
 
 async def _first_keys(core: Core, settings: Settings, redactor: Redactor) -> str | None:
@@ -219,8 +243,9 @@ def _besides(
 ) -> tuple[Component, ...]:
     """What `/health` names beside the parts that every server has."""
     kept = () if cached is None else (cached.component,)
+    time = () if core.time is None else (core.time.component,)
     news, jobs = core.news.components, core.dispatching.components
-    return (limits.component, models, *news, *jobs, *keeps, *kept)
+    return (limits.component, models, *news, *jobs, *keeps, *time, *kept)
 
 
 def _also(
@@ -275,7 +300,6 @@ def _worker(
     agent: Agent,
     claims: Claims,
     seated: Seats,
-    one_job: OneJob | None,
 ) -> Worker:
     timers = Timers(
         settings.agent_first_event_timeout,
@@ -298,7 +322,7 @@ def _worker(
             timers=timers,
         )
 
-    measured = RunMetrics(core.metrics)
+    measured, one_job = RunMetrics(core.metrics), core.one_job
     return Worker(
         claims=claims,
         instances=core.instances,
@@ -307,7 +331,7 @@ def _worker(
         waiting=settings.max_unanswered,
         execution=execution,
         observer=measured if one_job is None else LastRun(one_job, measured),
-        single=one_job is not None,
+        one_job=one_job,
     )
 
 
@@ -328,7 +352,6 @@ def _services(
     offers: Offers,
     seated: Seats,
     readiness: Readiness,
-    one_job: OneJob | None,
     also: tuple[Component, ...],
 ) -> Services:
     definitions = Agents(database=core.database, clock=core.clock, catalogue=offers)
@@ -346,6 +369,7 @@ def _services(
         directory=core.signed_in.directory,
         clients=core.signed_in.clients,
         runs=runs,
+        jobs=core.inventory,
         files=core.files,
         agents=definitions,
         hosting=talks.hosting,
@@ -354,7 +378,7 @@ def _services(
         approvals=talks.approvals,
         offers=offers,
         stored_files=core.stored_files,
-        batches=batching.batches(core, settings),
+        batches=batching.batches(core, settings, _deferred(core, gateway, traffic, kept)),
         idempotency=IdempotencyKeys(core.database, core.clock, core.record.sealer, core.instances),
         responses=_responses(core, settings),
         reports=Reports(core.database, core.clock),
@@ -388,9 +412,12 @@ def _services(
         ),
         not_ready_because=readiness,
         sockets=_places(core, settings),
-        one_job=one_job,
-        stopping=asyncio.Event(),
+        one_job=core.one_job,
     )
+
+
+def _deferred(core: Core, gateway: Gateway, traffic: Traffic, kept: KeptCalls) -> Deferred:
+    return Deferred(gateway, traffic, core.clock, kept.writer)
 
 
 def _places(core: Core, settings: Settings) -> Places:

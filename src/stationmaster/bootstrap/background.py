@@ -10,6 +10,7 @@ import structlog
 
 from stationmaster.agents.pool import Pool
 from stationmaster.batches import BATCH_JOB, Executor
+from stationmaster.batches.courier import Courier
 from stationmaster.bootstrap import identity, money
 from stationmaster.bootstrap.limiting import Limiting
 from stationmaster.bootstrap.observing import look_on, measure_queue
@@ -44,6 +45,7 @@ class Parts:
     core: Core
     services: Services
     executor: Executor
+    courier: Courier
     claims: Claims
     worker: Worker
     pool: Pool
@@ -93,17 +95,22 @@ def _always(given: Parts, look: float) -> dict[str, Work]:
     carrying: dict[str, Work] = {}
     if broker is not None and relay is not None:
         carrying = {"broker": broker.run, "relay": relay.run}
-    return carrying | {
-        "watch": given.worker.watch,
-        "news": core.bus.run,
-        "rate_limits": given.limits.store.run,
-        "signing_keys": lambda: identity.renew(core.signed_in),
-        "refusals": core.record.refusals.run,
-        "key_last_use": core.last_use.run,
-        "reconcile": lambda: money.reconcile(core.budgets),
-        "measure": measure,
-        "health": lambda: look_on(Health(given.services), core.metrics, look),
-    }
+    time: dict[str, Work] = {} if core.time is None else {"clock": core.time.run}
+    return (
+        carrying
+        | time
+        | {
+            "watch": given.worker.watch,
+            "news": core.bus.run,
+            "rate_limits": given.limits.store.run,
+            "signing_keys": lambda: identity.renew(core.signed_in),
+            "refusals": core.record.refusals.run,
+            "key_last_use": core.last_use.run,
+            "reconcile": lambda: money.reconcile(core.budgets),
+            "measure": measure,
+            "health": lambda: look_on(Health(given.services), core.metrics, look),
+        }
+    )
 
 
 def _of_a_worker(given: Parts) -> dict[str, Work]:
@@ -131,6 +138,7 @@ def _of_a_worker(given: Parts) -> dict[str, Work]:
         "seats": given.seated.watch,
         "outbox": outbox.run,
         "batches": given.executor.run,
+        "native_batches": given.courier.run,
     }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from stationmaster.http.services import Component
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Provider
+from stationmaster.providers.batches import BatchInterface
 from stationmaster.providers.registry import make
 from stationmaster.providers.upstream import Timeouts
 from stationmaster.settings import Settings, SettingsError
@@ -128,7 +130,7 @@ class Modelling:
         care = replace(self._care, max_concurrent=entry.max_concurrent or few)
         if entry.kind in PATIENT:
             care = replace(care, retries=0, connect_retries=0)
-        return UpstreamOf(provider, care)
+        return UpstreamOf(provider, care, native=_native(name, entry, provider))
 
     def _claude_code(self, name: str, entry: ProviderEntry, timeouts: Timeouts) -> Provider:
         if self._by_login is None:
@@ -237,8 +239,23 @@ async def _retire(upstream: UpstreamOf) -> None:
 
 
 def _said(name: str, entry: ProviderEntry) -> str:
-    said = (name, entry.kind, dict(entry.options), entry.max_concurrent)
+    batches = (entry.native_batches, entry.batch_price)
+    said = (name, entry.kind, dict(entry.options), entry.max_concurrent, batches)
     return json.dumps(said, sort_keys=True, default=str)
+
+
+def _native(name: str, entry: ProviderEntry, provider: Provider) -> Decimal | None:
+    """What a call costs in the provider's own batches; None where they are not used."""
+    if not entry.native_batches:
+        return None
+    interface: BatchInterface | None = getattr(provider, "batches", None)
+    if interface is None:
+        raise Invalid(
+            f"The provider {name!r} ({entry.kind}) has no interface for batches that is known here:"
+            " batches must be calls.",
+            param="batches",
+        )
+    return interface.price if entry.batch_price is None else entry.batch_price
 
 
 def _prices(entry: ProviderEntry) -> str:

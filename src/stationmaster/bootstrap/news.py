@@ -36,7 +36,7 @@ def news(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> News:
         return News(bus, None, (Component("news", alone, critical=False),))
     # Late, so that a server without Redis does not load what it does not use.
     from stationmaster.events.passing import decode, encode
-    from stationmaster.live.connection import AWAY, connected
+    from stationmaster.live.connection import AWAY, connected, unreached
     from stationmaster.live.redis import RedisBus
 
     client = connected(settings.redis_url.get_secret_value())
@@ -58,7 +58,7 @@ def news(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> News:
         try:
             await client.ping()
         except AWAY as error:
-            raise Unavailable("Redis does not answer.", code="redis_away") from error
+            raise Unavailable(unreached(error), code="redis_away") from error
         return {}
 
     components = (

@@ -10,9 +10,9 @@ import structlog
 from stationmaster.agents.base import Agent
 from stationmaster.agents.pool import Pool
 from stationmaster.bootstrap.roles import Duties
+from stationmaster.bootstrap.timekeeping import DatabaseTime
 from stationmaster.gateway.ports import CallEnded, CallObserver, CallRefused, CallStarted
 from stationmaster.http.health import Health
-from stationmaster.http.one_job import OneJob
 from stationmaster.http.services import Component
 from stationmaster.jobs import Lease
 from stationmaster.kernel.clock import Millis
@@ -20,6 +20,7 @@ from stationmaster.kernel.errors import Unavailable
 from stationmaster.providers.base import Provider
 from stationmaster.sessions.runs.claims import Claim
 from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.sessions.runs.queue import Waiting
 from stationmaster.sessions.runs.runs import Runs
 from stationmaster.sessions.runs.settlement import Ending
@@ -154,8 +155,10 @@ def components(
     )
 
 
-def measure(metrics: Metrics, agent: Agent, worker: Worker) -> None:
-    """Let the metrics ask how much is at work."""
+def measure(metrics: Metrics, agent: Agent, worker: Worker, time: DatabaseTime | None) -> None:
+    """Let the metrics ask how much is at work, and how far this machine's clock is off."""
+    if time is not None:
+        metrics.clock_offset.set_function(time.offset)
     metrics.agents_alive.set_function(agent.alive)
     metrics.runs_active.set_function(lambda: worker.active)
     metrics.runs_unanswered.set_function(lambda: worker.waiting)
@@ -188,7 +191,9 @@ async def look_on(health: Health, metrics: Metrics, interval: float) -> None:
             name, status = finding.component.name, finding.status
             metrics.component_up.labels(name).set(status != "down")
             if status != were.get(name, "ok"):
-                say = log.warning if status == "down" else log.info
-                say("A part of the server changed.", part=name, status=status, code=finding.code)
+                say = log.warning if status in {"down", "degraded"} else log.info
+                reason = finding.message or finding.details.get("warning")
+                log_line = {"part": name, "status": status, "code": finding.code, "reason": reason}
+                say("A part of the server changed.", **log_line)
             were[name] = status
         await asyncio.sleep(interval)

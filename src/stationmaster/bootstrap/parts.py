@@ -19,19 +19,22 @@ from stationmaster.bootstrap.dispatching import Dispatching, dispatching
 from stationmaster.bootstrap.identity import OnRecord, SignedIn, on_record, signed_in
 from stationmaster.bootstrap.limiting import shares
 from stationmaster.bootstrap.news import News, news
+from stationmaster.bootstrap.operators import inventory
 from stationmaster.bootstrap.pooling import DatabaseTokens, SessionPlaces
+from stationmaster.bootstrap.timekeeping import DatabaseTime, timekeeping
 from stationmaster.budgets import Budgets, CallContext
 from stationmaster.budgets.account import Entitled
 from stationmaster.events import EventLog
 from stationmaster.files import Depot, Files
 from stationmaster.http.services import HttpOptions
 from stationmaster.jobs import Instances
+from stationmaster.jobs.inventory import Inventory
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import Unavailable
 from stationmaster.live.bus import Bus
 from stationmaster.migrations import migrate
 from stationmaster.providers.base import Provider
 from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.sessions.runs.options import RunLimits
 from stationmaster.sessions.runs.record import Records
 from stationmaster.sessions.runs.settlement import Settlement
@@ -54,9 +57,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-CLOCK_WARNING = 0.1  # of a lease
-CLOCK_REFUSAL = 0.3  # of a lease: two servers may be off as much each, and a lease has 2/3 left
-
 ELSEWHERE = "elsewhere"
 """The rung of agents that this server does not run."""
 
@@ -73,7 +73,9 @@ class Core:
     database: Database
     news: News
     dispatching: Dispatching
+    inventory: Inventory
     clock: Clock
+    time: DatabaseTime | None
     secret: str = field(repr=False)
     record: OnRecord
     signed_in: SignedIn
@@ -92,6 +94,7 @@ class Core:
     files: RunFiles
     transcripts: Transcripts
     stored_files: Files
+    one_job: OneJob | None
 
     @property
     def bus(self) -> Bus:
@@ -100,14 +103,17 @@ class Core:
 
 
 async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor: Redactor) -> Core:
-    """Open the database, up to date. Raises `Unavailable` and `SchemaError`."""
+    """Open the database, up to date, and go by its time. Raises `Unavailable` and `SchemaError`.
+
+    `clock` is this machine's.
+    """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = (settings.secret_key or load_secret_key(settings.data_dir)).get_secret_value()
     redactor.register(secret)
-    hasher = Hasher(secret.encode())
-    metrics = Metrics()
+    hasher, metrics = Hasher(secret.encode()), Metrics()
 
     database = await _database(stack, settings, metrics)
+    clock, time = await timekeeping(database, clock, settings.lease_time)
     told = news(stack, settings, metrics)
     record = await on_record(database, settings, secret, clock)
     instances = Instances(database, clock, lease=settings.lease_time)
@@ -121,7 +127,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
     budgets = Budgets(
         database, clock, instance_id=instances.id, events=events, entitled=_entitled(clock)
     )
-    records = Records(events)
+    records, one_job = _records(settings, events, instances)
     turns = Turns(records, budgets, dispatch.outbox, run_limits(settings))
     keys = Keys(
         database,
@@ -135,7 +141,9 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
         database=database,
         news=told,
         dispatching=dispatch,
+        inventory=inventory(database, clock, record, redactor),
         clock=clock,
+        time=time,
         secret=secret,
         record=record,
         signed_in=await signed_in(
@@ -171,13 +179,29 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
         settlement=Settlement(records, budgets, tokens, turns, clock),
         files=_files(settings),
         transcripts=Transcripts(database, clock, max_size=settings.transcript_max_size),
-        stored_files=Files(
-            database,
-            clock,
-            Depot(settings.files_dir),
-            max_size=settings.file_max_size,
-            quota=settings.files_quota,
-        ),
+        stored_files=_stored_files(settings, database, clock),
+        one_job=one_job,
+    )
+
+
+def _records(
+    settings: Settings, events: EventLog, instances: Instances
+) -> tuple[Records, OneJob | None]:
+    one_job = OneJob() if settings.ephemeral else None
+
+    def reserved() -> str | None:
+        return instances.id if one_job is not None and one_job.reserving else None
+
+    return Records(events, reserved=reserved), one_job
+
+
+def _stored_files(settings: Settings, database: Database, clock: Clock) -> Files:
+    return Files(
+        database,
+        clock,
+        Depot(settings.files_dir),
+        max_size=settings.file_max_size,
+        quota=settings.files_quota,
     )
 
 
@@ -202,8 +226,6 @@ def _entitled(clock: Clock) -> Entitled:
 async def _database(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Database:
     url = settings.database_url.get_secret_value()
     found = await survey(url)
-    if found is not None:
-        check_clock(found.skew, settings.lease_time)
     await migrate(url)
     options = ServerOptions(
         pool_size=settings.database_pool_size,
@@ -227,25 +249,6 @@ async def _database(stack: AsyncExitStack, settings: Settings, metrics: Metrics)
         database = beside(database, standby, staleness=settings.database_replica_staleness)
     stack.push_async_callback(database.close)
     return database
-
-
-def check_clock(skew: int, lease: float) -> None:
-    """Warn where this machine's clock is off. `skew` in milliseconds, `lease` in seconds.
-
-    Who is alive is told by leases, which each server reads by its own clock. Raises `Unavailable`
-    where one server could take another's lease for over though it is not.
-    """
-    off = abs(skew) / 1000
-    if off <= lease * CLOCK_WARNING:
-        return
-    told = (
-        f"This machine's clock is {off:.1f} s {'ahead of' if skew > 0 else 'behind'} the"
-        f" database's, and leases last {lease:g} s (LEASE_TIME). Set the clocks, by NTP for"
-        " instance."
-    )
-    if off > lease * CLOCK_REFUSAL:
-        raise Unavailable(told, code="clock_skew")
-    log.warning(told)
 
 
 async def agent(

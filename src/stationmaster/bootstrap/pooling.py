@@ -52,7 +52,7 @@ class SessionPlaces:
         home = self._homes / slot
         try:
             self._marks.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._held[slot] = _locked(self._marks / slot, make=True)
+            self._held[slot] = _made(self._marks / slot)
             home.mkdir(mode=0o700, parents=True)
         except OSError as error:
             self.discard(slot)
@@ -81,7 +81,7 @@ class SessionPlaces:
         gone = 0
         for mark in self._marks.glob("slot_*"):
             try:
-                handle = _locked(mark, make=False)
+                handle = _locked(mark)
             except OSError:
                 continue  # its server lives
             try:
@@ -98,10 +98,23 @@ class SessionPlaces:
             os.close(handle)
 
 
-def _locked(mark: Path, *, make: bool) -> int:
+def _made(mark: Path) -> int:
+    """Make a file, locked from the first: it gets its name when it is."""
+    new = mark.with_name(f"new_{mark.name}")
+    handle = os.open(new, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(mark)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        os.close(handle)
+        raise
+    return handle
+
+
+def _locked(mark: Path) -> int:
     """Open and lock a file. Raises `BlockingIOError` where another holds it."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if make else 0)
-    handle = os.open(mark, flags, 0o600)
+    handle = os.open(mark, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

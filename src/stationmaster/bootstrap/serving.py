@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from stationmaster.bootstrap.roles import duties, port
 from stationmaster.bootstrap.tls import Certificate
 from stationmaster.http.app import create_agent_app, create_app, create_probe_app
 from stationmaster.kernel.errors import StationmasterError, Unavailable
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.settings import Settings
 from stationmaster.telemetry import Redactor, configure_logging
 
@@ -39,11 +41,12 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75  # longer than the usual proxy's 60, which would otherwise reuse a closed one
 SOCKET_PREFIX = "stationmaster-"
 SOCKET_NAME = "gateway.sock"
+STARTING_S = 60.0  # from a socket that is made to one that is listened on
 SHORT_PATH = 64  # of the 107 bytes that the path of a unix socket may have
 GC_THRESHOLD = 20_000  # new objects, before the collector looks at them; some MB at most
 MAX_FRAME_BYTES = 65_536  # of a WebSocket's frame from a client
 PING_S = 30.0  # between two pings on a socket, and for the answer to one
-TOLD_S = 1.0  # for whoever watches the one job of a server to hear of its end
+TOLD_S = 1.0  # for whoever else watches the one job of a server to hear of its end
 CLOSE_S = 5  # for answers under way when everything else has ended
 
 
@@ -76,9 +79,15 @@ async def listening(
     `redactor` learns the secrets that are made at the start.
     """
     with _sockets(settings) as sockets:
-        async with running(settings, sockets.for_agents(), redactor=redactor) as application:
+        servers: list[_Server] = []
+
+        def prepare(application: Application) -> None:
+            servers.extend(_servers(application, sockets))
+
+        async with running(
+            settings, sockets.for_agents(), redactor=redactor, prepare=prepare
+        ) as application:
             services = application.services
-            servers = _servers(application, sockets)
             loop = asyncio.get_running_loop()
             tasks = [asyncio.create_task(server.run(), name="http") for server in servers]
             if sockets.certificate is not None:
@@ -182,9 +191,9 @@ async def serve(settings: Settings, *, announce: Callable[[Listening], None] | N
             )
             failed = server.application.readiness.failed
             job = server.application.services.one_job
-            await _either(stop, failed, *([] if job is None else [job.over]))
-            if job is not None and job.over.is_set():
-                await asyncio.sleep(TOLD_S)
+            await _either(stop, failed, *([] if job is None else [job.ended]))
+            if job is not None and job.ended.is_set():
+                await _told(job, stop, settings.shutdown_timeout)
             log.info("The server is stopping.", timeout=settings.shutdown_timeout)
     log.info("The server has stopped.")
     if failed.is_set():
@@ -202,6 +211,16 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+
+
+async def _told(job: OneJob, stop: asyncio.Event, timeout: float) -> None:
+    """Wait until the request that began the job is answered, for `timeout` seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await _either(stop, job.answered)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TOLD_S):
+            await stop.wait()
 
 
 async def _either(*events: asyncio.Event) -> None:
@@ -237,6 +256,7 @@ class _Server(uvicorn.Server):
     """A uvicorn server on a socket of ours, which leaves the signals alone."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        config.load()
         super().__init__(config)
         self._listener = listener
         self._up = asyncio.Event()
@@ -323,8 +343,14 @@ def _gateway_socket() -> Iterator[socket.socket]:
 
 
 def _sweep(place: Path) -> None:
-    """Delete the directories of servers that were killed: nobody listens on their sockets."""
+    """Delete the directories of servers that were killed: nobody listens on their sockets.
+
+    One whose server is just starting is not listened on either.
+    """
     for directory in place.glob(f"{SOCKET_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - directory.stat().st_mtime < STARTING_S:
+                continue
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
             try:
                 probe.connect(str(directory / SOCKET_NAME))

@@ -15,15 +15,17 @@ from sqlalchemy import func, insert, select, update
 
 from stationmaster.budgets import ledger as book
 from stationmaster.budgets.entry import (
+    LASTING,
     CallContext,
+    Held,
     LedgerEntry,
     Refused,
     Reserved,
     Usage,
+    lost,
 )
 from stationmaster.budgets.holds import Request, place
 from stationmaster.budgets.tables import budgets, holds, ledger
-from stationmaster.budgets.till import Till
 from stationmaster.events import EventLog
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.kernel.errors import BudgetExceeded, Unauthenticated, Unavailable
@@ -31,6 +33,7 @@ from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.money import MicroDollars
 from stationmaster.kernel.principal import Owner
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.till import Till
 
 log = structlog.get_logger(__name__)
 
@@ -161,13 +164,14 @@ class Budgets:
         tokens: int = 0,
         final: bool = True,
         degraded: bool = False,
+        holder: str | None = None,
     ) -> Reserved | Refused:
         """Hold the worst case against every budget that the call counts against, or against none.
 
         See `gateway.ports.Meter`. A call's id can be used once. Where the caller is cancelled the
         hold is given back. Raises `Unauthenticated` for who may spend no more.
         """
-        request = Request(context, amount, tokens, final, degraded)
+        request = Request(context, amount, tokens, final, degraded, holder)
         try:
             answer = await self._reserves.take(request)
         except Unavailable as error:
@@ -229,20 +233,17 @@ class Budgets:
 
     def holders(self, tx: Transaction) -> list[str]:
         """The instances that have placed the open holds, each once."""
-        return list(tx.execute(select(holds.c.instance_id).distinct()).scalars())
+        found = tx.execute(select(holds.c.instance_id).distinct()).scalars()
+        return [each for each in found if not each.startswith(LASTING)]
 
-    def settle_lost(self, tx: Transaction, instance_id: str) -> int:
-        """Bill the open holds of an instance that died, each in full; return how many.
-
-        What the provider served of such a call is unknown, but not more than its hold.
-        """
+    def held(self, tx: Transaction, holder: str) -> list[Held]:
+        """The open holds of an instance or another holder."""
         rows = tx.execute(
-            select(holds).where(holds.c.instance_id == instance_id).order_by(holds.c.call_id)
+            select(holds).where(holds.c.instance_id == holder).order_by(holds.c.call_id)
         ).all()
-        now = self._clock.now()
-        entries = [
-            LedgerEntry(
-                context=CallContext(
+        return [
+            Held(
+                CallContext(
                     row.call_id,
                     Owner(row.organization_id, row.project_id),
                     row.key_id,
@@ -253,16 +254,24 @@ class Budgets:
                     row.user_id,
                     tuple(row.tags or ()),
                 ),
-                at=now,
-                usage=Usage(),
-                cost=row.amount,
-                outcome="unknown",
-                duration_ms=max(0, now - row.created_at),
-                lost_tokens=row.tokens,
+                row.amount,
+                row.tokens,
+                row.created_at,
             )
             for row in rows
         ]
-        return sum(book.settle(tx, entries, self._events)) if entries else 0
+
+    def settle_within(self, tx: Transaction, entries: Sequence[LedgerEntry]) -> list[bool]:
+        """As `settle`, in a transaction of the caller's. False where there is no hold any more."""
+        return book.settle(tx, entries, self._events) if entries else []
+
+    def settle_lost(self, tx: Transaction, instance_id: str) -> int:
+        """Bill the open holds of an instance that died, each in full; return how many.
+
+        What the provider served of such a call is unknown, but not more than its hold.
+        """
+        now = self._clock.now()
+        return sum(self.settle_within(tx, [lost(held, now) for held in self.held(tx, instance_id)]))
 
     def run_totals(self, tx: Transaction, run_id: str) -> tuple[Usage, MicroDollars, int]:
         """What a run has used so far by the ledger: tokens, cost, calls."""

@@ -107,6 +107,21 @@ class LedgerEntry:
         return self.usage.total + self.lost_tokens
 
 
+LASTING = "bsub_"
+"""Who places a hold settles it, and for a server that died the others do. A holder with this prefix
+is no server: it is a submission of a batch, outlives them all, and is settled when it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An open hold."""
+
+    context: CallContext
+    amount: MicroDollars
+    tokens: int
+    created_at: Millis
+
+
 @dataclass(frozen=True, slots=True)
 class Reserved:
     """A hold is placed: the call may go out."""
@@ -133,3 +148,21 @@ class Refused:
     def passing(self, amount: int) -> bool:
         """Whether `amount` would fit once the calls under way have given back all they hold."""
         return amount <= self.remaining + self.held
+
+
+def lost(held: Held, now: Millis) -> LedgerEntry:
+    """The entry of a call of which nobody knows what it has used: its whole hold."""
+    return LedgerEntry(
+        context=held.context,
+        at=now,
+        usage=Usage(),
+        cost=held.amount,
+        outcome="unknown",
+        duration_ms=max(0, now - held.created_at),
+        lost_tokens=held.tokens,
+    )
+
+
+def unspent(held: Held, now: Millis) -> LedgerEntry:
+    """The entry of a call that was not made, or not billed."""
+    return LedgerEntry(held.context, now, Usage(), 0, "error", max(0, now - held.created_at))

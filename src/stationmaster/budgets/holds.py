@@ -68,6 +68,7 @@ class Request:
     """What a call asks for. Without `final` a refusal is not written down.
 
     `degraded` says that no cheaper model is left: budgets that only ask for one let it pass.
+    `holder` is who will settle it, where that is not this server.
     """
 
     context: CallContext
@@ -75,6 +76,7 @@ class Request:
     tokens: int
     final: bool
     degraded: bool
+    holder: str | None = None
 
 
 @dataclass(slots=True)
@@ -220,7 +222,7 @@ def _line(
         "amount": request.amount,
         "tokens": request.tokens,
         "charges": [_charge(account) for account in accounts],
-        "instance_id": instance_id,
+        "instance_id": request.holder or instance_id,
         "created_at": now,
     }
 

@@ -86,23 +86,20 @@ def _waiting(tx: Transaction) -> bool:
 
 def _fold(tx: Transaction) -> int:
     _lock(tx)
-    lines = tx.execute(
-        select(ledger)
-        .join(ledger_news, ledger_news.c.call_id == ledger.c.call_id)
-        .order_by(ledger.c.call_id)
-        .limit(FOLD_BATCH)
-    ).all()
-    hours: Sums = {}
+    news = {"calls": [call_id for (call_id,) in tx.run(_NEWS, {})]}
+    if not news["calls"]:
+        return 0
+    groups = len(hour_groups())
+    # The database sums: reading each line into Python took a twentieth of what a call costs.
+    hours = {row[:groups]: [int(value) for value in row[groups:]] for row in tx.run(_HOURS, news)}
     tags: Sums = {}
-    for line in lines:
-        add(hours, hour_key(line), amounts(line))
+    for line in tx.execute(_TAGGED, news):
         for key in tag_keys(line):
             add(tags, key, amounts(line))
     _write(tx, usage_hours, hours)
     _write(tx, usage_tags, tags)
-    if lines:
-        tx.run(_FORGET, {"calls": [line.call_id for line in lines]})
-    return len(lines)
+    tx.run(_FORGET, news)
+    return len(news["calls"])
 
 
 def hour_of(at: Millis) -> Millis:
@@ -159,6 +156,17 @@ def hour_groups() -> list[Any]:
         columns.model,
         columns.organization_id,
     ]
+
+
+_NEWS = Prepared(
+    select(ledger_news.c.call_id)
+    .where(ledger_news.c.call_id > _LOCK_ID)
+    .order_by(ledger_news.c.call_id)
+    .limit(FOLD_BATCH)
+)
+_TOLD = among(ledger.c.call_id, "calls")
+_HOURS = Prepared(ledger_sums(hour_groups(), _TOLD))
+_TAGGED = select(ledger).where(_TOLD, ledger.c.tags.is_not(None))
 
 
 def _write(tx: Transaction, table: Table, sums: Sums) -> None:

@@ -24,6 +24,7 @@ from stationmaster.cli import (
     keys,
     ledger,
     migrate,
+    providers,
     secrets,
     serve,
     sessions,
@@ -74,6 +75,9 @@ def build() -> typer.Typer:
     app.command("demo")(demo.demo)
     app.command("run")(run_command.run)
     app.command("chat")(chat.chat)
+    app.command("process")(providers.process)
+    app.command("route")(providers.route)
+    app.add_typer(_providers(), name="providers")
     app.add_typer(_tasks(), name="tasks")
     app.add_typer(_sessions(), name="sessions")
     app.add_typer(_agents(), name="agents")
@@ -95,6 +99,13 @@ def build() -> typer.Typer:
     app.command("doctor")(doctor.doctor)
     app.command("version")(version.version)
     return app
+
+
+def _providers() -> typer.Typer:
+    group = _group("Look at the providers of models, and at what is known of their models.")
+    group.command("list")(providers.list_providers)
+    group.command("models")(providers.models)
+    return group
 
 
 def _tasks() -> typer.Typer:
@@ -217,7 +228,7 @@ def _ledger() -> typer.Typer:
 
 
 def _jobs() -> typer.Typer:
-    group = _group("Look at the jobs of this server's database; replay or discard parked ones.")
+    group = _group("Look at the jobs behind requests; replay or discard parked ones.")
     group.command("list")(jobs.list_jobs)
     group.command("show")(jobs.show)
     group.command("replay")(jobs.replay)

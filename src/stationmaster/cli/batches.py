@@ -109,7 +109,13 @@ def show(
         batch = batches.get(batch_id)
         if wait:
             batch = _watch(batches, batch)
+        there = _submissions(batches, batch_id)
+    if shared.json(output):
+        print_json({**batch, "submissions": there})
+        return
     _show(shared, output, batch)
+    for each in there:
+        say(f"{'at provider:':13}{_told(each)}")
 
 
 def cancel(
@@ -182,6 +188,29 @@ def _watch(batches: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
                 return batch
             time.sleep(POLL_S)
             batch = batches.get(str(batch.get("id")))
+
+
+def _submissions(batches: "BatchClient", batch_id: str) -> list[dict[str, Any]]:
+    from stationmaster.client import NotFound
+
+    try:
+        return batches.submissions(batch_id)
+    except NotFound:  # the server is of a version without them
+        return []
+
+
+def _told(submission: dict[str, Any]) -> str:
+    """A submission in a line: where, how far, what is wrong."""
+    counts = submission.get("counts") or {}
+    parts = [
+        f"{submission.get('provider')}, {submission.get('model')}",
+        count_of(int(submission.get("requests") or 0), "request"),
+        str(submission.get("state")).replace("_", " "),
+        *(f"{number} {state}" for state, number in counts.items() if number),
+    ]
+    told = ", ".join(safe(part) for part in parts)
+    note = submission.get("note")
+    return f"{told}: {safe(note)}" if note else told
 
 
 def _counts(batch: dict[str, Any]) -> dict[str, int]:

@@ -2,11 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -18,6 +18,8 @@ from stationmaster.cli.target import KeyFileOption, UrlOption, shared_of
 if TYPE_CHECKING:
     from stationmaster.cli.conversation import Conversation, Turn
     from stationmaster.client.sessions import SessionClient, SessionEvent
+
+_Send = Callable[[], object]
 
 _NAME = "chat"
 _PAGE = 100
@@ -102,18 +104,19 @@ class _Chat:
                 if not self._command(line.strip()):
                     return
                 continue
-            self.sessions.say(self.session_id, line)
-            turn = self._turn(shown)
+            said = partial(self.sessions.say, self.session_id, line)
+            turn = self._turn(shown, said)
             while turn.waits_for and not turn.over:
-                self.sessions.send(
-                    self.session_id, [self._ask(shown, each) for each in turn.waits_for]
-                )
-                turn = self._turn(shown)
+                answers = [self._ask(shown, each) for each in turn.waits_for]
+                turn = self._turn(shown, partial(self.sessions.send, self.session_id, answers))
             if turn.over:
                 return
 
-    def _turn(self, shown: "Conversation") -> "Turn":
-        with _interrupting(self.sessions, self.session_id):
+    def _turn(self, shown: "Conversation", send: _Send) -> "Turn":
+        """Send what begins a turn, or lets it go on, and show the turn."""
+        with _Interrupting(partial(self.sessions.interrupt, self.session_id)) as ctrl_c:
+            send()
+            ctrl_c.begun()
             return shown.watch(self.events)
 
     def _command(self, line: str) -> bool:
@@ -159,18 +162,34 @@ def _read(prompt: str) -> str | None:
     return line.removesuffix("\n") if line else None
 
 
-@contextmanager
-def _interrupting(sessions: "SessionClient", session_id: str) -> Iterator[None]:
-    """While inside, the first Ctrl-C ends the agent's turn; a second one ends this program."""
-    before = signal.getsignal(signal.SIGINT)
+class _Interrupting:
+    """While inside, the first Ctrl-C ends the agent's turn; a second one ends this program.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+    One that comes before the turn has `begun` ends it then: in the middle of the request that
+    begins it, its connection is in use.
+    """
+
+    def __init__(self, interrupt: _Send) -> None:
+        self._interrupt = interrupt
+        self._begun = False
+        self._pressed = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def begun(self) -> None:
+        """There is a turn to end."""
+        self._begun = True
+        if self._pressed:
+            self._interrupt()
+
+    def _press(self, _number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
         warn("Interrupting; Ctrl-C again leaves.")
-        sessions.interrupt(session_id)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        self._pressed = True
+        if self._begun:
+            self._interrupt()

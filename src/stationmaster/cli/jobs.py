@@ -1,19 +1,25 @@
-"""`stationmaster jobs`: the work behind requests, for whoever has the machine and the database."""
+"""`stationmaster jobs`: the work behind requests, of a server or of this machine's database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stationmaster.cli.printing import one_line, print_json, print_table, say
-from stationmaster.cli.target import OutputOption, shared_of
+from stationmaster.cli.printing import one_line, print_json, print_table, say, warn
+from stationmaster.cli.target import KeyFileOption, OutputOption, UrlOption, shared_of
 from stationmaster.kernel.clock import iso
 
 if TYPE_CHECKING:
+    from stationmaster.client.jobs import JobClient
     from stationmaster.jobs.inventory import Inventory, Listed, State
+    from stationmaster.kernel.paging import Page
+    from stationmaster.kernel.principal import Principal
+
+Json = dict[str, Any]
 
 
 class JobState(StrEnum):
@@ -24,7 +30,6 @@ class JobState(StrEnum):
     parked = "parked"
 
 
-T = TypeVar("T")
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID")]
 
 
@@ -33,65 +38,118 @@ def list_jobs(
     *,
     state: Annotated[JobState | None, typer.Option("--state", help="Only these.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only of this kind.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100)] = 100,
+    after: Annotated[str | None, typer.Option("--after", metavar="CURSOR")] = None,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
     output: OutputOption = None,
 ) -> None:
-    """List the jobs of this database, the oldest first. What is done is not among them."""
+    """List jobs, the oldest first. What is done is not among them."""
     chosen: State | None = None if state is None else state.value
+    which: Json = {"state": chosen, "kind": kind, "limit": limit, "after": after}
 
-    async def work(inventory: "Inventory") -> "list[Listed]":
-        return await inventory.list(state=chosen, kind=kind, limit=limit)
+    def ask(client: "JobClient") -> Json:
+        page = client.jobs(**which)
+        return {"jobs": page.items, "next": page.next_cursor}
 
-    found = asyncio.run(_with(work))
+    async def look(inventory: "Inventory", operator: "Principal") -> Json:
+        page: Page[Listed] = await inventory.list(operator, **which)
+        return {"jobs": [_told(job) for job in page.items], "next": page.next_cursor}
+
+    found = _either(context, url, key_file, ask, look)
     if shared_of(context).json(output):
-        print_json([_told(job) for job in found])
+        print_json(found)
         return
+    columns = ("id", "kind", "state", "attempts", "created_at")
     print_table(
         ("ID", "KIND", "STATE", "TRIED", "SINCE", "LAST ERROR"),
         [
-            (
-                job.id,
-                job.kind,
-                job.state,
-                job.attempts,
-                iso(job.created_at),
-                one_line(job.error or ""),
-            )
-            for job in found
+            (*(job.get(name, "") for name in columns), one_line(str(job.get("error") or "")))
+            for job in found["jobs"]
         ],
     )
+    if found["next"]:
+        warn(f"There are more: --after {found['next']}")
 
 
-def show(context: typer.Context, job: JobId, *, output: OutputOption = None) -> None:
+def show(
+    context: typer.Context,
+    job: JobId,
+    *,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+    output: OutputOption = None,
+) -> None:
     """Show one job, with what it is about and its last error."""
-    found = asyncio.run(_with(lambda inventory: inventory.get(job)))
+
+    async def look(inventory: "Inventory", operator: "Principal") -> Json:
+        return _told(await inventory.get(operator, job))
+
+    found = _either(context, url, key_file, lambda client: client.get(job), look)
     if shared_of(context).json(output):
-        print_json(_told(found))
+        print_json(found)
         return
-    print_table(("", ""), list(_told(found).items()))
+    print_table(("", ""), list(found.items()))
 
 
-def replay(job: JobId) -> None:
+def replay(
+    context: typer.Context,
+    job: JobId,
+    *,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+) -> None:
     """Let a parked job be tried again. A worker finds it within seconds."""
-    found = asyncio.run(_with(lambda inventory: inventory.replay(job)))
-    say(f"Job {found.id} ({found.kind}) waits to be tried again.")
+
+    async def look(inventory: "Inventory", operator: "Principal") -> Json:
+        return _told(await inventory.replay(operator, job))
+
+    found = _either(context, url, key_file, lambda client: client.replay(job), look)
+    say(f"Job {found.get('id')} ({found.get('kind')}) waits to be tried again.")
 
 
-def discard(job: JobId) -> None:
+def discard(
+    context: typer.Context,
+    job: JobId,
+    *,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+) -> None:
     """Throw a parked job away, for good."""
-    found = asyncio.run(_with(lambda inventory: inventory.discard(job)))
-    say(f"Job {found.id} ({found.kind}) is gone.")
+
+    async def look(inventory: "Inventory", operator: "Principal") -> Json:
+        return _told(await inventory.discard(operator, job))
+
+    found = _either(context, url, key_file, lambda client: client.discard(job), look)
+    say(f"Job {found.get('id')} ({found.get('kind')}) is gone.")
 
 
-async def _with(work: "Callable[[Inventory], Awaitable[T]]") -> T:
-    from stationmaster.bootstrap.operators import operators_jobs
+def _either(
+    context: typer.Context,
+    url: str | None,
+    key_file: Path | None,
+    ask: "Callable[[JobClient], Json]",
+    look: "Callable[[Inventory, Principal], Awaitable[Json]]",
+) -> Json:
+    """What the server says that was named; where none was, what this machine's database says."""
+    target = shared_of(context).target(url, key_file)
+    if target.url is None:
+        return asyncio.run(_here(look))
+    from stationmaster.client.jobs import JobClient
+
+    with target.client() as client:
+        return ask(JobClient(client))
+
+
+async def _here(look: "Callable[[Inventory, Principal], Awaitable[Json]]") -> Json:
+    from stationmaster.bootstrap.operators import OPERATOR, operators_jobs
     from stationmaster.cli.settings import load, start_logging
 
     settings = load({})
     start_logging(settings)
     async with operators_jobs(settings) as inventory:
-        return await work(inventory)
+        return await look(inventory, OPERATOR)
 
 
-def _told(job: "Listed") -> dict[str, object]:
+def _told(job: "Listed") -> Json:
     return asdict(job) | {"created_at": iso(job.created_at), "due_at": iso(job.due_at)}

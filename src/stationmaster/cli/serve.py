@@ -64,6 +64,10 @@ def serve(
 
 def worker(
     *,
+    one_shot: Annotated[
+        bool,
+        typer.Option("--one-shot", help="EPHEMERAL: carry one run out and end with how it went."),
+    ] = False,
     host: Host = None,
     port: Annotated[
         int | None, typer.Option("--port", help="WORKER_PORT; 0 takes a free one.")
@@ -78,10 +82,14 @@ def worker(
 
     On its port it answers /live, /ready, /health and /metrics alone. SIGTERM lets what runs end, or
     hands it on.
+
+    With --one-shot it waits for one run, carries it out, and ends with 0 where that completed, else
+    with 1; stopped before it had one, with 0. A supervisor starts it anew.
     """
     _run(
         {
             "ROLE": "worker",
+            "EPHEMERAL": True if one_shot else None,
             "HOST": host,
             "WORKER_PORT": port,
             "DATA_DIR": data_dir,

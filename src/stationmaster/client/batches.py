@@ -39,6 +39,10 @@ class BatchClient:
         """One batch, and how far it is."""
         return self._client.call(Call("GET", _of(batch_id), _object))
 
+    def submissions(self, batch_id: str) -> list[Json]:
+        """What of it went into batches of its providers' own, and how far that is."""
+        return self._client.call(Call("GET", _submissions(batch_id), _data))
+
     def cancel(self, batch_id: str) -> Json:
         """Begin none of its requests any more."""
         return self._client.call(Call("POST", _of(batch_id, "cancel"), _object))
@@ -78,6 +82,10 @@ class AsyncBatchClient:
     async def get(self, batch_id: str) -> Json:
         """One batch, and how far it is."""
         return await self._client.call(Call("GET", _of(batch_id), _object))
+
+    async def submissions(self, batch_id: str) -> list[Json]:
+        """What of it went into batches of its providers' own, and how far that is."""
+        return await self._client.call(Call("GET", _submissions(batch_id), _data))
 
     async def cancel(self, batch_id: str) -> Json:
         """Begin none of its requests any more."""
@@ -143,6 +151,15 @@ def _batches(limit: int | None, after: str | None) -> Call[Page[Json]]:
 
 def _of(batch_id: str, what: str = "") -> str:
     return f"{_HERE}/{quote(batch_id, safe='')}" + (f"/{what}" if what else "")
+
+
+def _submissions(batch_id: str) -> str:
+    # Of both APIs' batches.
+    return f"/v1/batches/{quote(batch_id, safe='')}/submissions"
+
+
+def _data(answer: httpx.Response) -> list[Json]:
+    return _page(answer).items
 
 
 def _object(answer: httpx.Response) -> Json:

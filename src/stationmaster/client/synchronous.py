@@ -168,6 +168,10 @@ class Client:
         """What is known of a provider's models."""
         return self.call(calls.provider_models(provider))
 
+    def route(self, prompt: str, *, context_size: int = 0) -> Json:
+        """Which model a chat with this prompt would get if it named none. Costs nothing."""
+        return self.call(calls.route(prompt, context_size))
+
     def queue(self) -> Json:
         """What waits for workers. The key needs `admin:server`."""
         return self.call(calls.queue())

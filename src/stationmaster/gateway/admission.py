@@ -61,7 +61,8 @@ class Candidate:
     """A model that may answer a call: where, at which prices, and who counts its tokens.
 
     `body` is the request in a format that the provider takes, `prices` its price list; `reply`
-    turns the answer into what the client expects, None where it is that already.
+    turns the answer into what the client expects, None where it is that already. `holder` is who
+    settles its hold, where that is not this server.
     """
 
     context: CallContext
@@ -71,6 +72,7 @@ class Candidate:
     body: CallBody
     prices: str = ANTHROPIC
     reply: Reply | None = None
+    holder: str | None = None
 
 
 Cheaper = Callable[[Candidate], Candidate | None]
@@ -152,7 +154,12 @@ class Admission:
         self, candidate: Candidate, plan: "_Plan", degraded: bool, *, final: bool
     ) -> Refused | None:
         answer = await self._meter.reserve(
-            candidate.context, plan.amount, tokens=plan.tokens, final=final, degraded=degraded
+            candidate.context,
+            plan.amount,
+            tokens=plan.tokens,
+            final=final,
+            degraded=degraded,
+            holder=candidate.holder,
         )
         return answer if isinstance(answer, Refused) else None
 

@@ -10,13 +10,14 @@ import structlog
 
 from stationmaster.budgets.entry import LedgerEntry, Outcome, Usage
 from stationmaster.gateway.admission import Admitted
+from stationmaster.gateway.billing import Tariff
 from stationmaster.gateway.formats import Reply, Scanner, scanner, served_whole
 from stationmaster.gateway.ports import CallEnded, CallObserver, CallStarted, Meter
-from stationmaster.gateway.pricing import Pricing, Rates, total
+from stationmaster.gateway.pricing import Pricing
 from stationmaster.gateway.upstreams import UpstreamOf
 from stationmaster.gateway.usage import BYTES_PER_TOKEN, Served
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import NotFound, StationmasterError, Upstream, UpstreamTimeout
+from stationmaster.kernel.errors import StationmasterError, Upstream, UpstreamTimeout
 from stationmaster.kernel.money import MicroDollars
 from stationmaster.providers.base import Headers, ProviderReply, ProviderRequest
 
@@ -303,23 +304,9 @@ class Attempt:
         return (("content-type", media_type), *kept)
 
     def _cost(self, served: Served) -> MicroDollars:
-        if served.usage == _NOTHING.usage and not served.web_searches:
-            return 0
-        geo = served.inference_geo or self._body.inference_geo
-        speed = served.speed or self._body.speed
-        parts = [
-            self._rates_of(model or self.context.model, speed).cost(usage, inference_geo=geo)
-            for model, usage in served.parts
-        ]
-        return total([*parts, self._rates.search * served.web_searches])
-
-    def _rates_of(self, model: str, speed: str | None) -> Rates:
-        prices = self._admitted.candidate.prices
-        try:
-            return self._services.pricing.rates(model, prices=prices, speed=speed)
-        except NotFound:
-            # Served by a model nobody knows: the dearest known for this call.
-            return Rates(((0, self._rates.worst),), self._rates.worst)
+        candidate = self._admitted.candidate
+        tariff = Tariff(self._services.pricing, candidate.prices, self.context.model, self._rates)
+        return tariff.cost(served, self._body)
 
     def _elapsed_ms(self) -> int:
         return int((self._loop.time() - self._started_at) * 1000)

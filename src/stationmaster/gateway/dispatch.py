@@ -1,18 +1,17 @@
 """The one way to a model: parse, route, hold, send, settle."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 
 import structlog
 
 from stationmaster.access.roles import is_operator
-from stationmaster.budgets.definition import check_tags
-from stationmaster.budgets.entry import CallContext
 from stationmaster.cache import AnswerCache
 from stationmaster.calls import CallKeeper
 from stationmaster.gateway.abilities import able
-from stationmaster.gateway.admission import Admission, Candidate, countable
+from stationmaster.gateway.admission import Admission, Admitted, Candidate, countable
+from stationmaster.gateway.asked import Asked, ClientHeaders, rates_of, translated
 from stationmaster.gateway.attempt import Attempt, Services
 from stationmaster.gateway.body import CallBody
 from stationmaster.gateway.cacheable import Wish, question, wish_of
@@ -23,48 +22,29 @@ from stationmaster.gateway.counting import (
     ESTIMATED,
     Counted,
     ask_count,
-    exact_count,
     in_openais_words,
     told,
 )
-from stationmaster.gateway.formats import BOUND, PARSERS, Reply, asking_for_usage, bounded_by
-from stationmaster.gateway.openai_body import parse_chat
-from stationmaster.gateway.openai_usage import UsageFilter
+from stationmaster.gateway.formats import PARSERS
 from stationmaster.gateway.ports import CallObserver, Meter
-from stationmaster.gateway.pricing import Pricing, Rates
 from stationmaster.gateway.routing import Models, Target
 from stationmaster.gateway.tape import Tape
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Denied, Invalid, NotFound
-from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.principal import Principal
 from stationmaster.limits import Limiter
 from stationmaster.limits.grant import NOTHING, UNLIMITED
-from stationmaster.providers.base import Operation, Provider, ProviderRequest
+from stationmaster.providers.base import Operation, ProviderRequest
 from stationmaster.providers.headers import to_provider
 
 log = structlog.get_logger(__name__)
 
 SCOPE = "write:messages"
-TAGS_HEADER = "x-stationmaster-tags"
-
-SESSION_HEADER = "x-stationmaster-session"
-"""Calls that name the same session stay with one provider, where there are several."""
-
-TRANSLATED: tuple[Operation, ...] = ("messages", "chat")
-"""The formats into which a request is put that its provider does not take, best first."""
-_TRANSLATABLE = frozenset({"messages", "chat", "responses"})
-
-DEFAULT_ANSWER = 32_000
-"""Tokens: for a provider that wants a bound where the client names none."""
-
 EXPECTED_OUTPUT = 1_000
 """Tokens, for rate limits, where the client names no bound."""
 
 EXPECTED_BYTES_PER_TOKEN = 4
 """For rate limits, which are put right afterwards: English has about as many."""
-
-ClientHeaders = Iterable[tuple[str, str]]
 
 
 class Gateway:
@@ -144,8 +124,8 @@ class Gateway:
         """
         principal.require(SCOPE)
         body = PARSERS[operation](raw)
-        self._check_models(principal, body)
-        asked = _Asked(principal, body, list(headers), query, call_id)
+        self.check_models(principal, body)
+        asked = Asked(principal, body, list(headers), query, call_id)
         wish = None if self._cache is None else wish_of(body, asked.headers)
         grant = NOTHING
         if self._limiter is not None:
@@ -167,14 +147,9 @@ class Gateway:
             call.tape = Tape(keeper, operation, raw)
         return call
 
-    async def _hold(self, asked: "_Asked", provider: str | None, wish: Wish | None) -> GatewayCall:
+    async def _hold(self, asked: Asked, provider: str | None, wish: Wish | None) -> GatewayCall:
         models = self._models
-        found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
-        if provider is not None:
-            found = _at(provider, found)
-        found = _permitted(asked.principal, found)
-        if models.pricing.lacks:
-            found = able(found, models.pricing.lacks, asked.body)
+        found = self.targets(asked, provider)
         engaged = [target.upstream for target in found]
         for upstream in engaged:
             upstream.engage()
@@ -187,8 +162,22 @@ class Gateway:
         call.engaged = engaged
         return call
 
+    def targets(self, asked: Asked, provider: str | None = None) -> list[Target]:
+        """Whom to ask, in order; with `provider` nobody else.
+
+        Raises `Denied`, `Invalid` and `NotFound` as `admit`.
+        """
+        models = self._models
+        found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
+        if provider is not None:
+            found = _at(provider, found)
+        found = _permitted(asked.principal, found)
+        if models.pricing.lacks:
+            found = able(found, models.pricing.lacks, asked.body)
+        return found
+
     async def _call(
-        self, models: Models, asked: "_Asked", found: list[Target], wish: Wish | None
+        self, models: Models, asked: Asked, found: list[Target], wish: Wish | None
     ) -> GatewayCall:
         targets = iter(found)
         first = await self._attempt(models, asked, next(targets))
@@ -208,7 +197,7 @@ class Gateway:
     def _cached(
         self,
         cache: AnswerCache,
-        asked: "_Asked",
+        asked: Asked,
         wish: Wish,
         first: Attempt,
         following: Following,
@@ -225,19 +214,9 @@ class Gateway:
         clock = self._services.clock
         return CachedCall(first, following, cache=cache, place=place, wish=wish, clock=clock)
 
-    async def _attempt(self, models: Models, asked: "_Asked", target: Target) -> Attempt:
+    async def _attempt(self, models: Models, asked: Asked, target: Target) -> Attempt:
         """Place the hold for one target, or for a cheaper model where a budget wants that."""
-
-        def cheaper(present: Candidate) -> Candidate | None:
-            model = models.catalogue.cheaper(present.context.model)
-            if model is None or not self.may_use(asked.principal, model):
-                return None
-            try:
-                return asked.candidate(models, replace(target, model=model))
-            except NotFound:  # it has no price
-                return None
-
-        admitted = await self._admission.admit(asked.candidate(models, target), cheaper)
+        admitted = await self.held(models, asked, target)
         chosen = admitted.candidate
         request = ProviderRequest(
             operation=chosen.body.operation,
@@ -253,6 +232,26 @@ class Gateway:
             admitted=admitted,
             services=self._services,
         )
+
+    async def held(
+        self,
+        models: Models,
+        asked: Asked,
+        target: Target,
+        as_deferred: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+    ) -> Admitted:
+        """Place a hold; `as_deferred` changes each candidate. Raises as `admit`."""
+
+        def cheaper(present: Candidate) -> Candidate | None:
+            model = models.catalogue.cheaper(present.context.model)
+            if model is None or not self.may_use(asked.principal, model):
+                return None
+            try:
+                return as_deferred(asked.candidate(models, replace(target, model=model)))
+            except NotFound:  # it has no price
+                return None
+
+        return await self._admission.admit(as_deferred(asked.candidate(models, target)), cheaper)
 
     async def messages(
         self, principal: Principal, raw: bytes, headers: ClientHeaders = (), query: str = ""
@@ -288,7 +287,7 @@ class Gateway:
         """
         principal.require(SCOPE)
         body = PARSERS[operation](raw)
-        self._check_models(principal, body)
+        self.check_models(principal, body)
         standing = UNLIMITED
         if self._limiter is not None:
             standing = (await self._limiter.admit(principal, "read", address=address)).standing
@@ -298,8 +297,8 @@ class Gateway:
             estimate = -(-len(raw) // EXPECTED_BYTES_PER_TOKEN)
             return Counted(HTTPStatus.OK, ESTIMATED, told(operation, estimate), standing)
         if operation == "responses":
-            rates = _rates(self._models.pricing, target, body)
-            sent = countable(_translated(body, provider, model, rates)[0], model)
+            rates = rates_of(self._models.pricing, target, body)
+            sent = countable(translated(body, provider, model, rates)[0], model)
         else:
             sent = raw if model == body.model else body.with_model(model)
         target.upstream.engage()
@@ -325,8 +324,11 @@ class Gateway:
                 name, *self._models.catalogue.names_of(self._models.catalogue.resolve(name))
             )
 
-    def _check_models(self, principal: Principal, body: CallBody) -> None:
-        """Also of models that the provider may call on its own behalf. Raises `Denied`."""
+    def check_models(self, principal: Principal, body: CallBody) -> None:
+        """Raise `Denied` for a model that the caller may not use.
+
+        Also for one that the provider may call on its own behalf.
+        """
         for name in (body.model, *body.other_models):
             self._check_model(principal, name)
 
@@ -357,116 +359,3 @@ def _permitted(principal: Principal, targets: list[Target]) -> list[Target]:
             param="model",
         )
     return kept
-
-
-class _Asked:
-    """What a client asks for, and how it is put to each provider."""
-
-    def __init__(
-        self,
-        principal: Principal,
-        body: CallBody,
-        headers: list[tuple[str, str]],
-        query: str,
-        call_id: str | None = None,
-    ) -> None:
-        self.principal = principal
-        self.body = body
-        self.headers = headers
-        self.query = query
-        self._call_id = call_id
-        self._asked = 0
-        self.tags = _tags(principal, headers)
-        self.sticky = principal.session_id or next(
-            (value for name, value in headers if name == SESSION_HEADER), None
-        )
-        self.passing = to_provider(headers)
-
-    def _next_call_id(self) -> str:
-        if self._call_id is None:
-            return new_id("call")
-        self._asked += 1
-        return self._call_id if self._asked == 1 else f"{self._call_id}.{self._asked}"
-
-    def candidate(self, models: Models, target: Target) -> Candidate:
-        """The call as one target would get it. Raises `Invalid` and `NotFound`."""
-        principal, provider, model = self.principal, target.upstream.provider, target.model
-        context = CallContext(
-            call_id=self._next_call_id(),
-            owner=principal.owner,
-            key_id=principal.key_id,
-            run_id=principal.run_id,
-            session_id=principal.session_id,
-            provider=provider.name,
-            model=model,
-            user_id=principal.user_id,
-            tags=self.tags,
-        )
-        rates = _rates(models.pricing, target, self.body)
-        body, reply = _as_taken(self.body, provider, model, rates)
-
-        async def count(asked: CallBody) -> int | None:
-            if asked.operation != "messages" or "count_tokens" not in provider.operations:
-                return None
-            return await exact_count(
-                provider, model, countable(asked, model), self.passing, self.query
-            )
-
-        return Candidate(context, provider, rates, count, body, target.prices, reply)
-
-
-def _rates(pricing: Pricing, target: Target, body: CallBody) -> Rates:
-    rates = pricing.rates(target.model, prices=target.prices, speed=body.speed)
-    if body.other_models:
-        others = (pricing.rates(name, prices=target.prices) for name in body.other_models)
-        rates = rates.or_dearer(others)
-    return rates
-
-
-def _as_taken(
-    body: CallBody, provider: Provider, model: str, rates: Rates
-) -> tuple[CallBody, Reply | None]:
-    """The request in a format that the provider takes, and what its answer must go through."""
-    reply: Reply | None = None
-    field = getattr(provider, "max_tokens_field", None)
-    if field is not None and body.operation == "chat":
-        body = bounded_by(body, field)
-    if body.operation not in provider.operations:
-        body, reply = _translated(body, provider, model, rates)
-    if body.operation == "chat" and body.stream and not body.usage_asked_for:
-        body = parse_chat(asking_for_usage(body))
-        reply = reply or UsageFilter()
-    return body, reply
-
-
-def _translated(
-    body: CallBody, provider: Provider, model: str, rates: Rates
-) -> tuple[CallBody, Reply]:
-    # Only some clients, and some servers, ever need it.
-    from stationmaster.gateway.translation import translate
-
-    for operation in TRANSLATED:
-        if operation in provider.operations and body.operation in _TRANSLATABLE:
-            made = translate(
-                body.operation,
-                operation,
-                body.raw,
-                model=model,
-                default_max_tokens=min(rates.max_output, DEFAULT_ANSWER),
-                max_tokens_field=getattr(provider, "max_tokens_field", None) or BOUND,
-            )
-            return PARSERS[operation](made.body), made
-    raise Invalid(
-        f"model: {body.model} does not take requests of this kind ({body.operation}).",
-        param="model",
-    )
-
-
-def _tags(principal: Principal, headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The caller's own words for what a call is for; for an agent's call, those of its run."""
-    if principal.kind == "run":
-        return principal.tags
-    words = [value for name, value in headers if name == TAGS_HEADER]
-    if not words:
-        return ()
-    return check_tags(tuple(word.strip() for word in ",".join(words).split(",")))

@@ -25,11 +25,13 @@ class Meter(Protocol):
         tokens: int = 0,
         final: bool = True,
         degraded: bool = False,
+        holder: str | None = None,
     ) -> Reserved | Refused:
         """Hold `amount`, or `tokens`, against every budget the call counts against, or none.
 
         A refusal with the mode `degrade` asks for a cheaper model; with `degraded` there is none,
-        and such a budget lets the call pass.
+        and such a budget lets the call pass. `holder` is who will settle it, where that is not this
+        server: it has `budgets.entry.LASTING` before it.
 
         A refusal with `final` is written down, so that a run can tell why it was stopped, unless
         it is `passing`; a refusal without is only an answer (the caller will try with less).

@@ -110,6 +110,11 @@ class Rates:
         dollars = price.dollars(usage)
         return dollars * US_ONLY_FACTOR if inference_geo == US_ONLY else dollars
 
+    def scaled(self, factor: Decimal) -> "Rates":
+        """Every token times `factor`; searches cost what they cost."""
+        tiers = tuple((start, price.scaled(factor)) for start, price in self.tiers)
+        return replace(self, tiers=tiers, worst=self.worst.scaled(factor))
+
     def or_dearer(self, others: Iterable["Rates"]) -> "Rates":
         """Rates whose worst case bounds those of every other too. Only for holds."""
         every = [self.worst, *(other.worst for other in others)]

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from stationmaster.gateway.breaker import Breaker, State
 from stationmaster.kernel.errors import Unavailable, Upstream, UpstreamTimeout
@@ -64,16 +65,22 @@ class Standing:
 
 
 class UpstreamOf:
-    """A provider with what is known of how it does. Shared by all calls to it."""
+    """A provider with what is known of how it does. Shared by all calls to it.
+
+    `native` is what a call costs in a batch of the provider's own, as a part of its usual price;
+    None where batches are made of single calls.
+    """
 
     def __init__(
         self,
         provider: Provider,
         care: Care | None = None,
         *,
+        native: Decimal | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.provider = provider
+        self.native = native
         self.care = care = care or Care()
         self.breaker = Breaker(threshold=care.threshold, recovery=care.recovery, now=now)
         self.active = 0

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -31,6 +32,7 @@ from stationmaster.http.routes import (
     directory,
     events,
     execute,
+    jobs,
     keys,
     oidc,
     process,
@@ -80,6 +82,7 @@ ROUTES = (
     calls,
     tickets,
     queue,
+    jobs,
     server,
 )
 
@@ -136,7 +139,9 @@ def create_agent_app(services: Services) -> App:
     gatekeeper = Gatekeeper(services)
     calls = model_app(services.gateway, gatekeeper.run_only, keepalive=services.options.keepalive)
     door = _AgentDoor(calls)
-    return Entrance(door, metrics=services.metrics, render=_of_agent, label=_label)
+    return Entrance(
+        door, metrics=services.metrics, render=_of_agent, label=_label, quiet=_counts_without_right
+    )
 
 
 def create_probe_app(services: Services) -> App:
@@ -227,6 +232,11 @@ class _Fork:
 
 def _lists_models(path: str) -> bool:
     return path == MODELS or path.startswith(MODELS + "/")
+
+
+def _counts_without_right(endpoint: str, status: int) -> bool:
+    """An agent that is launched ahead has no run yet, and asks some dozens of times for counts."""
+    return endpoint == anthropic.COUNT_TOKENS and status == HTTPStatus.UNAUTHORIZED
 
 
 class _AgentDoor:

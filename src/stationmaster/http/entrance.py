@@ -46,6 +46,13 @@ Refusal = tuple[int, RawHeaders, bytes]
 """Status, headers and body."""
 
 Label = Callable[[Scope], str]
+Quiet = Callable[[str, int], bool]
+"""Whether an answer, by its endpoint and status, is one of those that nobody wants to read of."""
+
+
+def asked_often(endpoint: str, _status: int) -> bool:
+    """Whether it is one of the probes."""
+    return endpoint in QUIET
 
 
 def route_template(scope: Scope) -> str:
@@ -57,13 +64,20 @@ class Entrance:
     """Pure ASGI, around everything: nothing is buffered, streams pass through."""
 
     def __init__(
-        self, app: App, *, metrics: Metrics, render: Render, label: Label = route_template
+        self,
+        app: App,
+        *,
+        metrics: Metrics,
+        render: Render,
+        label: Label = route_template,
+        quiet: Quiet = asked_often,
     ) -> None:
         """`render` shows an error that nothing below has answered."""
         self._app = app
         self._metrics = metrics
         self._render = render
         self._label = label
+        self._quiet = quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -104,7 +118,7 @@ class Entrance:
         endpoint, status = self._label(scope), answer.status or CLIENT_GONE
         method = scope.get("method", "GET")  # a socket's handshake
         self._metrics.http_request(method=method, endpoint=endpoint, status=status, seconds=seconds)
-        tell = log.debug if endpoint in QUIET else log.info
+        tell = log.debug if self._quiet(endpoint, status) else log.info
         tell(
             "A request was answered." if answer.complete else "An answer was cut short.",
             method=method,

@@ -30,10 +30,10 @@ class Finding:
 
     @property
     def status(self) -> Literal["ok", "down", "overloaded", "degraded"]:
-        """`ok`, `down`, of a pool `overloaded`, of several providers `degraded`: one is down."""
+        """`ok`, `down`, of a pool `overloaded`; `degraded` with a `warning`, or a provider down."""
         if self.code is not None:
             return "down"
-        if self.details.get("open"):
+        if self.details.get("open") or self.details.get("warning"):
             return "degraded"
         full = self.details.get("max_queue")
         if full is not None and self.details.get("queued_tasks", 0) >= max(1, full):

@@ -170,7 +170,8 @@ class Once:
 class _Heard:
     """Sends on, and keeps what is sent as far as there is room.
 
-    What comes last waits until all is settled: who has seen the end finds it kept.
+    What comes last waits until all is settled: who has seen the end finds it kept. A refusal waits
+    as a whole: a balancer goes by its status to another server, which must find the key free.
     """
 
     def __init__(self, send: Send, settle: Callable[["_Heard"], Awaitable[None]]) -> None:
@@ -182,6 +183,7 @@ class _Heard:
         self._parts: list[bytes] = []
         self._size = 0
         self._complete = False
+        self._held: list[Message] = []
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -192,7 +194,11 @@ class _Heard:
             if not message.get("more_body"):
                 self._complete = True
                 await self.end()
-        await self._send(message)
+        self._held.append(message)
+        if self._complete or not self._refuses:
+            held, self._held = self._held, []
+            for each in held:
+                await self._send(each)
 
     async def end(self) -> None:
         """Settle, unless that is done."""
@@ -214,7 +220,11 @@ class _Heard:
     @property
     def refused(self) -> bool:
         """Whether the client must do something else: nothing was done."""
-        return self._complete and 400 <= self._status < 500
+        return self._complete and self._refuses
+
+    @property
+    def _refuses(self) -> bool:
+        return 400 <= self._status < 500
 
     def reply(self) -> Reply:
         """What to keep."""

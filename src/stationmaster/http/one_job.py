@@ -1,30 +1,15 @@
-"""A server that takes one job and ends, to be started anew by its supervisor."""
-
-import asyncio
+"""The door of a server that takes one job and ends."""
 
 from stationmaster.http import problems
 from stationmaster.http.wire.exchange import App, Message, Receive, Scope, Send
 from stationmaster.kernel.errors import Exhausted
+from stationmaster.sessions.runs.one_job import OneJob
 
 RETRY_S = 5.0  # the supervisor has a fresh server up by then
 
 _BEGINS = frozenset({"/api/execute", "/v1/task", "/v1/tasks"})
 _BEGINS_BELOW = "/api/stream/"
 _REFUSED = 300
-
-
-class OneJob:
-    """Whether the job is taken, and how it went. Set `over` and `failed` when its run has ended."""
-
-    def __init__(self) -> None:
-        self.taken = False
-        self.failed = False
-        self.over = asyncio.Event()
-
-    def end(self, *, completed: bool) -> None:
-        """The run has ended."""
-        self.failed = not completed
-        self.over.set()
 
 
 class OneJobDoor:
@@ -42,14 +27,13 @@ class OneJobDoor:
         if not _begins(scope):
             await self._app(scope, receive, send)
             return
-        if self._job.taken:
+        if not await self._job.enter():
             error = Exhausted(
                 "This server has its one job.", code="replica_busy", retry_after=RETRY_S
             )
             request_id = scope.get("state", {}).get("request_id", "")
             await problems.respond(error, request_id)(scope, receive, send)
             return
-        self._job.taken = True
         begun = False
 
         async def watched(message: Message) -> None:
@@ -61,7 +45,7 @@ class OneJobDoor:
         try:
             await self._app(scope, receive, watched)
         finally:
-            self._job.taken = begun
+            self._job.leave(begun=begun)
 
 
 def _begins(scope: Scope) -> bool:

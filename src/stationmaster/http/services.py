@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stationmaster.access import Keys, Resolver, Rotation
@@ -20,10 +20,10 @@ from stationmaster.cache import AnswerCache
 from stationmaster.calls import Calls
 from stationmaster.files import Files
 from stationmaster.gateway import Gateway
-from stationmaster.http.one_job import OneJob
 from stationmaster.http.security import DoorOptions
 from stationmaster.http.sockets.places import Places
 from stationmaster.idempotency import IdempotencyKeys
+from stationmaster.jobs.inventory import Inventory
 from stationmaster.kernel.clock import Clock
 from stationmaster.limits import Failures, Limiter
 from stationmaster.responses import Responses
@@ -33,6 +33,7 @@ from stationmaster.sessions.catalogue import Catalogue
 from stationmaster.sessions.hosting import Hosting
 from stationmaster.sessions.resources import Resources
 from stationmaster.sessions.runs.files import RunFiles
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.sessions.runs.runs import Runs
 from stationmaster.sessions.sessions import Sessions
 from stationmaster.telemetry import Metrics
@@ -80,6 +81,7 @@ class Services:
     directory: Directory
     clients: Clients
     runs: Runs
+    jobs: Inventory
     files: RunFiles
     agents: Agents
     hosting: Hosting
@@ -117,5 +119,5 @@ class Services:
     sockets: Places
     one_job: OneJob | None
     """Of a server that takes one job and ends."""
-    stopping: asyncio.Event
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when open streams must end; running work has ended by then."""

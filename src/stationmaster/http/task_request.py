@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 
 from stationmaster.budgets.definition import check_tags
 from stationmaster.gateway import Gateway
-from stationmaster.gateway.dispatch import TAGS_HEADER
+from stationmaster.gateway.asked import TAGS_HEADER
 from stationmaster.http.shapes.task import TaskFile, TaskRequest
 from stationmaster.kernel.errors import Denied, Invalid, NotFound, TooLarge
 from stationmaster.kernel.money import parse_dollars

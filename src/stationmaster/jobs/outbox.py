@@ -26,6 +26,7 @@ from stationmaster.kernel.ids import new_id
 from stationmaster.kernel.text import scrub
 from stationmaster.live.bus import Bus, Subscription
 from stationmaster.storage import Database, Transaction
+from stationmaster.storage.till import Till
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +119,7 @@ class Runner:
         self._heard = heard or {}
         self._broker = broker
         self._room = room
+        self._ends = Till(self._strike_off)
         self._doing: set[str] = set()
         self._cuts = self._healed = 0  # how often jobs were left as they were, and given back
 
@@ -268,9 +270,12 @@ class Runner:
             else:
                 await self._retry(job, repr(error))
         else:
-            await self._database.write(
-                lambda tx: tx.execute(delete(jobs).where(jobs.c.id == job.id))
-            )
+            await self._ends.take(job.id)
+
+    async def _strike_off(self, ids: Sequence[str]) -> list[None]:
+        gone = delete(jobs).where(jobs.c.id.in_(ids))
+        await self._database.write(lambda tx: tx.execute(gone))
+        return [None] * len(ids)
 
     async def _park(self, job: Job, reason: str) -> None:
         log.error("A job is parked.", job_id=job.id, kind=job.kind, reason=reason)

@@ -42,6 +42,7 @@ from stationmaster.jobs.broker import (
     within,
 )
 from stationmaster.kernel.errors import Unavailable
+from stationmaster.live.reaching import Named
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,8 @@ DEAD = PREFIX + "dead"
 TIMEOUT_S = 5.0  # for the broker to answer anything
 PULSE_S = 2.0  # between two looks at whether it is there, while nothing is sent
 CLOSE_S = 1.0  # for an orderly good-bye
+SILENT_TRIES = 3  # after which a queue that alone gives no answer is made anew
+DELETE_S = 15.0  # for that: the broker itself waits five seconds for a queue that is dead
 _AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 
 
@@ -76,6 +79,7 @@ class RabbitMQ:
         self._pulse = pulse
         self._wellness = Wellness("RabbitMQ", on_change)
         self._link: _Link | None = None
+        self._silence: tuple[str | None, int] = (None, 0)  # which queue, how often in a row
         self._received: dict[Lane, asyncio.Queue[Delivery]] = {
             lane: asyncio.Queue() for lane in LANES
         }
@@ -90,20 +94,47 @@ class RabbitMQ:
         """See `Broker.run`."""
         waits = pauses()
         while True:
-            link = _Link(self._url, self._timeout)
+            link, silent = _Link(self._url, self._timeout), None
             try:
                 await link.open(self._take if self._receives else None)
                 self._link = link
                 self._wellness.is_well()
+                self._silence = (None, 0)
                 waits = pauses()
                 while await link.lasts(self._pulse):
                     self.waiting = await link.depth()
             except _Broken as broken:
                 self._wellness.is_away(_reason(broken.__cause__))
+                silent = link.unanswered if isinstance(broken.__cause__, TimeoutError) else None
             finally:
                 self._link = None
                 await link.end()
+            await self._listen(silent)
             await asyncio.sleep(next(waits))
+
+    async def _listen(self, queue: str | None) -> None:
+        """Count how often it was the same queue that gave no answer; make it anew in the end.
+
+        A quorum queue that was declared just before the broker crashed can come back without a
+        leader, for good: it is there, and nobody can consume from it or publish to it.
+        """
+        known, times = self._silence
+        self._silence = (queue, times + 1 if queue == known else 1)
+        if queue is None or self._silence[1] < SILENT_TRIES:
+            return
+        self._silence = (None, 0)
+        log.warning(
+            "A queue gives no answer though RabbitMQ does: it is deleted, to be made anew."
+            " Jobs that it told of are found by polling.",
+            queue=queue,
+        )
+        link = _Link(self._url, max(self._timeout, DELETE_S))
+        try:
+            await link.delete(queue)
+        except _Broken as broken:
+            log.warning("It could not be deleted.", reason=_reason(broken.__cause__).message)
+        finally:
+            await link.end()
 
     async def publish(self, rings: Sequence[Ring]) -> None:
         """See `Broker.publish`. Nothing is sent a second time here."""
@@ -168,6 +199,8 @@ class _Link:
         self._sending: Channel | None = None
         self._over = asyncio.Event()
         self._cause: BaseException | None = None
+        self.unanswered: str | None = None
+        """The queue that was waited for, where the broker had answered all before."""
 
     async def open(self, take: "Taker | None") -> None:
         """Connect, and see that the queues are there. Raises `_Broken`."""
@@ -193,7 +226,19 @@ class _Link:
         # A queue that is deleted, or moved, ends its consumers and nothing else.
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self.broken(None))
         await channel.basic_qos(prefetch_count=AT_ONCE[lane])
+        self.unanswered = PREFIX + lane
         await channel.basic_consume(PREFIX + lane, lambda message: take(lane, self, message))
+        self.unanswered = None
+
+    async def delete(self, queue: str) -> None:
+        """Connect, and delete a queue. Raises `_Broken`."""
+        await self.answered(self._delete(queue))
+
+    async def _delete(self, queue: str) -> None:
+        self._connection = connection = await connect(
+            self._url, transport_factory=self._transport, client_properties=_PRODUCT
+        )
+        await (await connection.channel()).queue_delete(queue)
 
     async def _channel(self, connection: AbstractConnection) -> Channel:
         channel = await connection.channel()
@@ -300,6 +345,7 @@ class _Transport(TransportFactory):
 
 Taker = Callable[[Lane, _Link, DeliveredMessage], Coroutine[Any, Any, None]]
 
+_NAMED = Named("RabbitMQ", "RABBITMQ_URL", "cafile", "amqp")
 _PRODUCT: FieldTable = {"product": "Stationmaster", "connection_name": "stationmaster"}
 
 
@@ -330,6 +376,6 @@ def _reason(error: BaseException | None) -> Unavailable:
             f"RabbitMQ has a queue {PREFIX}* of another form: delete it, and it is made anew.",
             "broker_refused",
         )
-    if isinstance(error, TimeoutError):
-        return away("RabbitMQ does not answer.")
-    return away("RabbitMQ cannot be reached.")
+    if error is None:
+        return away("RabbitMQ cannot be reached.")
+    return away(_NAMED.unreached(error))

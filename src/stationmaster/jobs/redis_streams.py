@@ -27,7 +27,7 @@ from stationmaster.jobs.broker import (
     within,
 )
 from stationmaster.kernel.errors import Unavailable
-from stationmaster.live.connection import AWAY
+from stationmaster.live.connection import AWAY, unreached
 
 log = structlog.get_logger(__name__)
 
@@ -225,11 +225,9 @@ def _without_group(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> Unavailable:
     if isinstance(error, AuthenticationError):
-        return away("Redis refuses the user or password of REDIS_URL.", "broker_refused")
+        return away(unreached(error), "broker_refused")
     if isinstance(error, NoPermissionError):
         return away("The user of REDIS_URL may not use streams.", "broker_refused")
     if isinstance(error, ResponseError):
         return away("Redis refuses a stream: jobs need Redis 6.2 or newer.", "broker_refused")
-    if isinstance(error, TimeoutError):
-        return away("Redis does not answer.")
-    return away("Redis cannot be reached.")
+    return away(unreached(error))

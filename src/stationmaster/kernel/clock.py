@@ -4,6 +4,7 @@ Points in time are integer milliseconds since 1970-01-01 UTC; durations are seco
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -24,6 +25,45 @@ class SystemClock:
     def now(self) -> Millis:
         """Milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
+
+
+def _since_boot() -> float:
+    # Where there is one, the clock that goes on while the machine sleeps.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class SharedClock:
+    """Tells another's time, which is asked for now and then; between, it goes by itself.
+
+    Several servers on several machines tell one time by it. Setting this machine's clock changes
+    nothing here. Until the other has been heard it is this machine's own time.
+    """
+
+    def __init__(self, own: Clock, elapsed: Callable[[], float] = _since_boot) -> None:
+        """`elapsed` is in seconds since whenever, and never goes back."""
+        self._own = own
+        self._elapsed = elapsed
+        self._zero = own.now() - 1000 * elapsed()  # the time when `elapsed` was nothing
+
+    def now(self) -> Millis:
+        """Milliseconds since the epoch."""
+        return round(self._zero + 1000 * self._elapsed())
+
+    @property
+    def offset(self) -> Millis:
+        """How far this machine's clock is ahead; negative where it is behind."""
+        return self._own.now() - self.now()
+
+    async def ask(self, theirs: Callable[[], Awaitable[Millis]]) -> None:
+        """Be set by the other's time. Raises what `theirs` raises; then nothing changes.
+
+        It was read at some moment between the question and the answer. What is told here already
+        stays as it is where one of these moments allows for it, so a slow answer does no harm.
+        """
+        asked = 1000 * self._elapsed()
+        told = await theirs()
+        answered = 1000 * self._elapsed()
+        self._zero = min(max(self._zero, told - answered), told - asked)
 
 
 class ManualClock:

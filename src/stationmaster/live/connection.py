@@ -6,9 +6,12 @@ from collections.abc import Callable
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
-__all__ = ["AWAY", "REST_S", "SOCKET_TIMEOUT_S", "Breaker", "Redis", "connected"]
+from stationmaster.live.reaching import Named
+
+__all__ = ["AWAY", "REST_S", "SOCKET_TIMEOUT_S", "Breaker", "Redis", "connected", "unreached"]
 
 SOCKET_TIMEOUT_S = 1.0
 
@@ -36,6 +39,20 @@ def connected(url: str, *, timeout: float = SOCKET_TIMEOUT_S) -> Redis:
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
+
+
+_NAMED = Named("Redis", "REDIS_URL", "ssl_ca_certs", "redis")
+
+
+def unreached(error: BaseException) -> str:
+    """Why Redis did not answer, and what to do, without its address: a sentence."""
+    if isinstance(error, AuthenticationError):
+        return "Redis refuses the user or password of REDIS_URL. Correct them."
+    if isinstance(error, NoPermissionError):
+        return "The user of REDIS_URL may not do what is needed. Give it the rights."
+    if isinstance(error, RedisTimeout):
+        return _NAMED.silent
+    return _NAMED.unreached(error)
 
 
 class Breaker:

@@ -21,7 +21,7 @@ from redis.asyncio.client import PubSub
 
 from stationmaster.kernel.ids import new_id
 from stationmaster.live.bus import MemoryBus, Subscription
-from stationmaster.live.connection import AWAY, Breaker
+from stationmaster.live.connection import AWAY, Breaker, unreached
 from stationmaster.live.polling import POLL_S, nudge
 
 log = structlog.get_logger(__name__)
@@ -278,5 +278,5 @@ class RedisBus:
         if self.shared:
             log.info("News passes between servers through Redis.")
         else:
-            name = type(error).__name__
-            log.warning("Redis is away: news of other servers comes by polling.", error=name)
+            reason = "It was cut off." if error is None else unreached(error)
+            log.warning("Redis is away: news of other servers comes by polling.", reason=reason)

@@ -14,7 +14,7 @@ from stationmaster.storage.address import parse
 
 log = structlog.get_logger(__name__)
 
-HEAD = "0017"
+HEAD = "0018"
 UNFINISHED = "copy_unfinished"  # the table in which a copy into this database notes how far it is
 
 

@@ -95,7 +95,7 @@ runs = Table(
     Column("position", String(64)),
     # The message that this is the turn of; None for a task.
     Column("message_id", String(64)),
-    # Who is at work on it. Not in the fold: it changes without an event.
+    # Who is at work on it, or is to be. Not in the fold: it changes without an event.
     Column("instance_id", String(64)),
     # As in the options, by its number: see `priority.py`.
     Column("priority", SmallInteger, nullable=False, server_default="0"),

@@ -34,6 +34,13 @@ class BatchSettings(DatabaseSettings):
         "While as many other model calls are under way in a server, it begins no request of a"
         " batch.",
     )
+    batch_poll_interval: float = setting(
+        _BATCHES,
+        forms.duration("100ms", "1h"),
+        "30s",
+        "How often a provider is asked how far a batch of its own is, where batches go there. Less"
+        " often after failures.",
+    )
     batch_retention: float = setting(
         _BATCHES,
         forms.duration("1d", "3650d"),

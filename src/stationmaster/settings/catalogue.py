@@ -77,16 +77,24 @@ class _Usual(msgspec.Struct, frozen=True):
     prices: str | None = None
     max_concurrent: int | None = None
     default: bool = False
+    batches: Literal["calls", "native"] = "calls"
+    batch_price: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_price is not None and not 0 <= self.batch_price <= 1:
+            raise ValueError("batch_price must be a part of the usual price: 0 to 1")
 
 
-_USUAL = frozenset({"type", "prices", "max_concurrent", "default"})
+_USUAL = frozenset({"type", "prices", "max_concurrent", "default", "batches", "batch_price"})
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderEntry:
     """A provider. `options` are for its kind to read, secrets resolved; never show them.
 
-    `prices` names its price list; None is the list that goes with its kind.
+    `prices` names its price list; None is the list that goes with its kind. `native_batches` says
+    that batches go through its own interface for them; `batch_price` is what a call costs there, as
+    a part of its usual price, None for what the kind says.
     """
 
     kind: str
@@ -94,6 +102,8 @@ class ProviderEntry:
     prices: str | None = None
     max_concurrent: int | None = None
     default: bool = False
+    native_batches: bool = False
+    batch_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,15 @@ class _Reader:
             if key not in _USUAL
             for name, given in [self._option(str(key), told)]
         }
-        return ProviderEntry(usual.type, options, usual.prices, usual.max_concurrent, usual.default)
+        return ProviderEntry(
+            usual.type,
+            options,
+            usual.prices,
+            usual.max_concurrent,
+            usual.default,
+            usual.batches == "native",
+            usual.batch_price,
+        )
 
     def _option(self, name: str, value: Any) -> tuple[str, Any]:
         if name.endswith("_file") and name not in PLAIN_FILES and isinstance(value, str):

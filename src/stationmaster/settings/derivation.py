@@ -109,9 +109,9 @@ def check(values: dict[str, Any], loader: Loader) -> None:
         loader.problem(
             "DATABASE_REPLICA_URL", "DATABASE_REPLICA_URL needs a DATABASE_URL of PostgreSQL"
         )
-    if values["ephemeral"] and values["role"] != "all":
+    if values["ephemeral"] and values["role"] not in {"all", "worker"}:
         loader.problem(
-            "EPHEMERAL", "EPHEMERAL needs ROLE all: its one job runs in the same process"
+            "EPHEMERAL", "EPHEMERAL needs ROLE all or worker: its one job runs in the same process"
         )
     if values["task_timeout"] > values["task_max_timeout"]:
         loader.problem("TASK_TIMEOUT", "TASK_TIMEOUT must not be longer than TASK_MAX_TIMEOUT")

@@ -117,9 +117,10 @@ class Settings(BatchSettings):
         _SERVER,
         forms.FLAG,
         "false",
-        "Whether the server takes one job, by /api/execute, /api/stream or /v1/task(s), and ends"
-        " with 0 where it completed, else with 1. Meanwhile another one is refused with 429. Have"
-        " a supervisor start it anew.",
+        "Whether the server takes one job and ends, with 0 where that completed, else with 1. Have"
+        " a supervisor start it anew. With ROLE all the job is one of its own, by /api/execute,"
+        " /api/stream or /v1/task(s), or one that waits; meanwhile another one is refused with 429."
+        " With ROLE worker it is the next one that waits.",
     )
     shutdown_timeout: float = setting(
         _SERVER,

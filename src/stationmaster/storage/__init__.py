@@ -13,7 +13,7 @@ from stationmaster.storage.opening import beside, open_database
 from stationmaster.storage.options import ServerOptions
 from stationmaster.storage.prepared import Prepared
 from stationmaster.storage.schema import Json, metadata
-from stationmaster.storage.server import Survey, survey
+from stationmaster.storage.server import Survey, server_time, survey
 
 __all__ = [
     "Database",
@@ -29,6 +29,7 @@ __all__ = [
     "metadata",
     "octets",
     "open_database",
+    "server_time",
     "spread",
     "spread_out",
     "survey",

@@ -1,11 +1,14 @@
-"""A look at a PostgreSQL server before anything is built on it."""
+"""A look at a PostgreSQL server before anything is built on it, and at its clock."""
 
 from dataclasses import dataclass
 
-from stationmaster.kernel.clock import Clock, Millis, SystemClock
+from sqlalchemy import text
+
+from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.storage.address import arguments, parse, place
 from stationmaster.storage.complaint import explain
+from stationmaster.storage.database import Database
 
 OLDEST = 13  # what the guides name; older ones get no security fixes
 ANSWER_S = 10.0
@@ -13,9 +16,10 @@ ANSWER_S = 10.0
 _LOOK = """
     SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
            current_setting('server_encoding') AS encoding,
-           pg_backend_pid() AS pid,
-           (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS clock
+           pg_backend_pid() AS pid
 """
+
+_TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,14 @@ class Survey:
     """What was found.
 
     `version` is the major one. `pooled`: PgBouncer or its like is between, and a connection is the
-    same one for a transaction only. `skew` is how many milliseconds this machine's clock is ahead
-    of the database's; what the question took is counted for nothing.
+    same one for a transaction only.
     """
 
     version: int
     pooled: bool
-    skew: int
 
 
-async def survey(url: str, clock: Clock | None = None) -> Survey | None:
+async def survey(url: str) -> Survey | None:
     """Look at the server; None for SQLite, which has none.
 
     Raises `Unavailable` where it cannot be reached, is too old, or takes no writes, with what to
@@ -43,8 +45,6 @@ async def survey(url: str, clock: Clock | None = None) -> Survey | None:
         return None
     import asyncpg  # heavy, and of no use to SQLite
 
-    clock = clock or SystemClock()
-
     try:
         connection = await asyncpg.connect(
             **arguments(address),
@@ -54,9 +54,7 @@ async def survey(url: str, clock: Clock | None = None) -> Survey | None:
         )
         try:
             async with connection.transaction():  # one connection of a pooler's for all of it
-                began = clock.now()
                 row = await connection.fetchrow(_LOOK)
-                ended = clock.now()
             version = connection.get_server_version().major
             pid = connection.get_server_pid()
         finally:
@@ -83,8 +81,9 @@ async def survey(url: str, clock: Clock | None = None) -> Survey | None:
             code="database_encoding",
         )
     # A pooler hands out a number of its own for the one of the server's process.
-    return Survey(version, pooled=row["pid"] != pid, skew=_skew(row["clock"], began, ended))
+    return Survey(version, pooled=row["pid"] != pid)
 
 
-def _skew(theirs: Millis, began: Millis, ended: Millis) -> int:
-    return began - theirs if theirs < began else min(ended - theirs, 0)
+async def server_time(database: Database) -> Millis:
+    """The time by the clock of the machine that PostgreSQL is on. Raises `Unavailable`."""
+    return await database.read(lambda tx: int(tx.execute(_TIME).scalar_one()))

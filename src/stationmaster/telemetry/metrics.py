@@ -239,6 +239,11 @@ class Metrics:
             ("component",),
             registry=registry,
         )
+        self.clock_offset = Gauge(
+            "clock_offset_seconds",
+            "How far this machine's clock is ahead of the database's; below 0 it is behind.",
+            registry=registry,
+        )
         self.scheduler_leads = Gauge(
             "scheduler_leads",
             "1 where this server does the periodic work of all, 0 where it stands by.",

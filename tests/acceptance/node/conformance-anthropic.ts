@@ -48,9 +48,9 @@ function said(message: Anthropic.Message): string {
   return message.content.map((block) => (block.type === 'text' ? block.text : '')).join('');
 }
 
-function checkUsage(told: Anthropic.Usage): void {
-  for (const [name, tokens] of Object.entries(station.usage)) {
-    assert.equal(told[name as keyof typeof station.usage], tokens, name);
+function checkUsage({ usage }: Case, told: Anthropic.Usage): void {
+  for (const [name, tokens] of Object.entries(usage)) {
+    assert.equal(told[name as keyof typeof usage], tokens, name);
   }
 }
 
@@ -120,7 +120,7 @@ export const checks: Checks = {
     assert.equal(said(answer), words);
     assert.equal(answer.stop_reason, 'end_turn');
     assert.match(answer._request_id!, /^req_\w+$/);
-    checkUsage(answer.usage);
+    checkUsage(at, answer.usage);
   },
   async stream(at) {
     const stream = client.messages.stream(asking(at, 'text'));
@@ -129,7 +129,7 @@ export const checks: Checks = {
     const final = await stream.finalMessage();
     assert.equal(pieces.join(''), words);
     assert.ok(pieces.length > 3);
-    checkUsage(final.usage);
+    checkUsage(at, final.usage);
   },
   tools: (at) => tools(at, 'tools', ['Ulm']),
   parallel: (at) => tools(at, 'parallel', ['Ulm', 'Bonn']),
@@ -151,18 +151,18 @@ export const checks: Checks = {
   async thinking(at) {
     const thinking = { type: 'enabled', budget_tokens: 1024 } as const;
     const asked = asking(at, 'thinking', { tools: [WEATHER], thinking });
-    const signature = at.provider === 'anthropic' ? station.signature : '';
+    const signature = at.asAnthropic ? station.signature : '';
     for (const answer of await both(asked)) {
       const [thought] = answer.content;
       assert.deepEqual(thought, { type: 'thinking', thinking: station.thought, signature });
       assert.equal(await after(asked, answer, ['fine']), 'Kept.');
     }
-    return at.provider === 'anthropic' ? undefined : 'no_signature';
+    return at.asAnthropic ? undefined : 'no_signature';
   },
   async count_tokens(at) {
     const { max_tokens: _, ...asked } = asking(at, 'text');
     const { data, response } = await client.messages.countTokens(asked).withResponse();
-    if (at.provider === 'anthropic') {
+    if (at.asAnthropic) {
       assert.equal(data.input_tokens, station.counted);
     } else {
       assert.ok(data.input_tokens > 0);
@@ -171,6 +171,32 @@ export const checks: Checks = {
   },
   embeddings: async () => 'no_such_call',
   responses: async () => 'no_such_call',
+  previous: async () => 'no_such_call',
+  async agent(at) {
+    const asked = asking(at, 'text', { model: at.agent });
+    const answer = await client.messages.create(asked);
+    assert.equal(said(answer), words);
+    assert.ok(answer.usage.output_tokens > 0);
+    const pieces: string[] = [];
+    const stream = client.messages.stream(asked);
+    stream.on('text', (piece) => pieces.push(piece));
+    assert.equal(said(await stream.finalMessage()), words);
+    assert.ok(pieces.length > 1);
+  },
+  async gzip(at) {
+    const asked = asking(at, 'long');
+    const told = await client.messages.create(asked).withResponse();
+    assert.equal(told.response.headers.get('content-encoding'), 'gzip');
+    assert.equal(said(told.data), station.long);
+    const made = client.messages.create({ ...asked, stream: true as const });
+    const { data, response } = await made.withResponse();
+    assert.equal(response.headers.get('content-encoding'), null);
+    for await (const event of data) assert.ok(event);
+    const headers = { 'accept-encoding': 'identity' };
+    const plain = await client.messages.create(asked, { headers }).withResponse();
+    assert.equal(plain.response.headers.get('content-encoding'), null);
+    assert.equal(said(plain.data), station.long);
+  },
   async batches(at) {
     const requests = [{ custom_id: 'one', params: asking(at, 'text') }];
     const made = await client.messages.batches.create({ requests });

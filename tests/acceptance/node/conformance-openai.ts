@@ -18,7 +18,7 @@ type Chat = OpenAI.Chat.Completions.ChatCompletionCreateParamsNonStreaming;
 type Message = OpenAI.Chat.Completions.ChatCompletionMessageParam;
 
 const WEATHER = { name: 'weather', description: 'The weather in a city.', parameters: CITY_SCHEMA };
-const { usage, words } = station;
+const { words } = station;
 
 const client = new OpenAI({ baseURL: `${station.url}/v1`, apiKey: station.key, maxRetries: 0 });
 
@@ -27,12 +27,12 @@ function asking(at: Case, scene: string, more: Partial<Chat> = {}): Chat {
   return { model: at.model, messages, max_completion_tokens: 2000, ...more };
 }
 
-function checkUsage(told: OpenAI.CompletionUsage | null | undefined): void {
+function checkUsage({ usage }: Case, told: OpenAI.CompletionUsage | null | undefined): void {
   const prompt =
     usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens;
   assert.equal(told!.prompt_tokens, prompt);
   assert.equal(told!.completion_tokens, usage.output_tokens);
-  assert.equal(told!.prompt_tokens_details!.cached_tokens, usage.cache_read_input_tokens);
+  assert.equal(told!.prompt_tokens_details?.cached_tokens ?? 0, usage.cache_read_input_tokens);
 }
 
 async function tools(at: Case, scene: string, cities: string[]): Promise<void> {
@@ -111,7 +111,7 @@ export const checks: Checks = {
     assert.equal(answer.choices[0]!.message.content, words);
     assert.equal(answer.choices[0]!.finish_reason, 'stop');
     assert.match(answer._request_id!, /^req_\w+$/);
-    checkUsage(answer.usage);
+    checkUsage(at, answer.usage);
   },
   async stream(at) {
     const stream_options = { include_usage: true };
@@ -122,7 +122,7 @@ export const checks: Checks = {
     assert.equal(pieces.join(''), words);
     assert.ok(pieces.length > 3);
     assert.equal(new Set(chunks.map((chunk) => chunk.id)).size, 1);
-    checkUsage(chunks.at(-1)!.usage);
+    checkUsage(at, chunks.at(-1)!.usage);
   },
   tools: (at) => tools(at, 'tools', ['Ulm']),
   parallel: (at) => tools(at, 'parallel', ['Ulm', 'Bonn']),
@@ -151,18 +151,18 @@ export const checks: Checks = {
     });
     const said: any = (await client.chat.completions.create(asked)).choices[0]!.message;
     assert.equal(said.reasoning_content, station.thought);
-    if (at.provider === 'anthropic') {
+    if (at.asAnthropic) {
       assert.equal(said.thinking_blocks[0].signature, station.signature);
     }
     const result: Message = { role: 'tool', tool_call_id: said.tool_calls[0].id, content: 'fine' };
     const messages = [...asked.messages, said, result];
     const after = await client.chat.completions.create({ ...asked, messages });
     assert.equal(after.choices[0]!.message.content, 'Kept.');
-    return at.provider === 'anthropic' ? undefined : 'no_signature';
+    return at.asAnthropic ? undefined : 'no_signature';
   },
   count_tokens: async () => 'no_such_call',
   async embeddings(at) {
-    if (at.provider === 'anthropic') {
+    if (at.asAnthropic) {
       await assert.rejects(client.embeddings.create({ model: at.model, input: 'a' }), (raised) => {
         assert.ok(raised instanceof OpenAI.BadRequestError);
         assert.match(raised.message, /does not take requests of this kind/);
@@ -182,7 +182,7 @@ export const checks: Checks = {
     const tool = { type: 'function' as const, ...WEATHER, strict: false };
     const plain = await client.responses.create({ model, input: at.ask('text') });
     assert.equal(plain.output_text, words);
-    assert.equal(plain.usage!.output_tokens, usage.output_tokens);
+    assert.equal(plain.usage!.output_tokens, at.usage.output_tokens);
     const numbers: number[] = [];
     const stream = client.responses.stream({ model, input: at.ask('text') });
     for await (const event of stream) numbers.push(event.sequence_number);
@@ -202,6 +202,46 @@ export const checks: Checks = {
     const asked = { model, input: at.ask('structured'), text: { format } };
     const parsed = await client.responses.parse(asked);
     assert.deepEqual(JSON.parse(parsed.output_text), station.forecast);
+  },
+  async previous(at) {
+    const tools = [{ type: 'function' as const, ...WEATHER, strict: false }];
+    const model = at.model;
+    const called = await client.responses.create({ model, input: at.ask('tools'), tools });
+    const call = called.output.find((item) => item.type === 'function_call')!;
+    const result = { type: 'function_call_output' as const, call_id: call.call_id, output: 'fine' };
+    const asked = { model, previous_response_id: called.id, tools, input: [result] };
+    const told = await client.responses.create(asked);
+    assert.equal(told.output_text, 'The tool said: fine');
+    assert.equal(told.previous_response_id, called.id);
+    const streamed = await client.responses.stream(asked).finalResponse();
+    assert.equal(streamed.output_text, told.output_text);
+    assert.equal((await client.responses.retrieve(told.id)).id, told.id);
+  },
+  async agent(at) {
+    const asked = asking(at, 'text', { model: at.agent });
+    const answer = await client.chat.completions.create(asked);
+    assert.equal(answer.choices[0]!.message.content, words);
+    assert.ok(answer.usage!.total_tokens > 0);
+    const pieces: string[] = [];
+    for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) {
+      if (chunk.choices[0]?.delta.content) pieces.push(chunk.choices[0].delta.content);
+    }
+    assert.equal(pieces.join(''), words);
+    assert.ok(pieces.length > 1);
+  },
+  async gzip(at) {
+    const asked = asking(at, 'long');
+    const told = await client.chat.completions.create(asked).withResponse();
+    assert.equal(told.response.headers.get('content-encoding'), 'gzip');
+    assert.equal(told.data.choices[0]!.message.content, station.long);
+    const made = client.chat.completions.create({ ...asked, stream: true as const });
+    const { data, response } = await made.withResponse();
+    assert.equal(response.headers.get('content-encoding'), null);
+    for await (const chunk of data) assert.ok(chunk);
+    const headers = { 'accept-encoding': 'identity' };
+    const plain = await client.chat.completions.create(asked, { headers }).withResponse();
+    assert.equal(plain.response.headers.get('content-encoding'), null);
+    assert.equal(plain.data.choices[0]!.message.content, station.long);
   },
   async batches(at) {
     const url = '/v1/chat/completions';

@@ -2,10 +2,17 @@
 
 import assert from 'node:assert/strict';
 
-export type Provider = 'anthropic' | 'openai';
+export type Provider = 'anthropic' | 'openai' | 'ollama' | 'bedrock' | 'vertex';
 /** Nothing where it passed, else the word of a reason. */
 export type Check = (at: Case) => Promise<string | void>;
 export type Checks = Record<string, Check>;
+
+export interface Usage {
+  input_tokens: number;
+  output_tokens: number;
+  cache_creation_input_tokens: number;
+  cache_read_input_tokens: number;
+}
 
 interface Station {
   url: string;
@@ -14,6 +21,7 @@ interface Station {
   poor: string;
   denied: string;
   words: string;
+  long: string;
   thought: string;
   signature: string;
   picture: string;
@@ -21,12 +29,11 @@ interface Station {
   forecast: { city: string; degrees: number };
   counted: number;
   vector: number[];
-  usage: {
-    input_tokens: number;
-    output_tokens: number;
-    cache_creation_input_tokens: number;
-    cache_read_input_tokens: number;
-  };
+  usages: Record<Provider, Usage>;
+  /** The features of each provider's table. */
+  cells: Record<Provider, string[]>;
+  /** Who answers in Anthropic's words. */
+  asAnthropic: Provider[];
   statuses: number[];
   ours: number[];
 }
@@ -50,6 +57,8 @@ const READY_MS = 60_000;
 
 export class Case {
   readonly model: string;
+  /** The model's name of an agent that uses it. */
+  readonly agent: string;
   readonly tag: string;
 
   constructor(
@@ -58,7 +67,16 @@ export class Case {
     feature: string,
   ) {
     this.model = `on-${provider}`;
+    this.agent = `agent:by-${provider}`;
     this.tag = `${client}-${provider}-${feature}`;
+  }
+
+  get asAnthropic(): boolean {
+    return station.asAnthropic.includes(this.provider);
+  }
+
+  get usage(): Usage {
+    return station.usages[this.provider];
   }
 
   /** A prompt for a scene. */

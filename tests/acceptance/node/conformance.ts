@@ -4,7 +4,7 @@
  * What the scripted providers say, and where they are, comes in `STATION`.
  */
 
-import { Case, type Checks, type Provider } from './conformance-station.js';
+import { Case, type Checks, type Provider, station } from './conformance-station.js';
 import { checks as ofAnthropic } from './conformance-anthropic.js';
 import { checks as ofOpenAI } from './conformance-openai.js';
 
@@ -12,12 +12,13 @@ const clients: Record<string, Checks> = {
   'openai-node': ofOpenAI,
   'anthropic-node': ofAnthropic,
 };
-const providers: Provider[] = ['anthropic', 'openai'];
 const AT_ONCE = 8;
 
 const left = Object.entries(clients).flatMap(([client, checks]) =>
-  providers.flatMap((provider) =>
-    Object.entries(checks).map(([feature, check]) => async () => {
+  Object.entries(station.cells).flatMap(([name, features]) =>
+    features.map((feature) => async () => {
+      const provider = name as Provider;
+      const check = checks[feature]!;
       const cell = { client, provider, feature };
       try {
         const reason = await check(new Case(client, provider, feature));

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+ASKED: list[str] = []
+
 
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
@@ -42,6 +44,19 @@ def start_up(behaviour: str) -> None:
         )
 
 
+def answer(behaviour: str, request: dict[str, Any]) -> None:
+    asked = request["request"]["subtype"]
+    ASKED.append(asked)
+    response: dict[str, Any] = {"subtype": "success", "request_id": request["request_id"]}
+    if behaviour == "ignorant" and asked == "get_context_usage":
+        response |= {"subtype": "error", "error": "Unsupported control request."}
+    elif behaviour == "dies-asked" and asked == "get_context_usage":
+        sys.exit(5)
+    else:
+        response["response"] = {}
+    send({"type": "control_response", "response": response})
+
+
 def take_turn(behaviour: str) -> None:
     if behaviour == "exit-later":
         complain("out of luck")
@@ -72,7 +87,7 @@ def take_turn(behaviour: str) -> None:
             "is_error": False,
             "num_turns": 1,
             "session_id": "s",
-            "result": json.dumps({"env": dict(os.environ), "argv": sys.argv}),
+            "result": json.dumps({"env": dict(os.environ), "argv": sys.argv, "asked": ASKED}),
         }
     )
 
@@ -83,8 +98,7 @@ def main() -> None:
     while line := sys.stdin.readline():
         frame = json.loads(line)
         if frame["type"] == "control_request":
-            response = {"subtype": "success", "request_id": frame["request_id"], "response": {}}
-            send({"type": "control_response", "response": response})
+            answer(behaviour, frame)
         elif frame["type"] == "user":
             take_turn(behaviour)
     while behaviour == "stubborn":

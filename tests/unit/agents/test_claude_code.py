@@ -105,6 +105,26 @@ async def test_the_process_gets_our_environment_alone(
     } - (set() if os.getuid() == 0 else {"IS_SANDBOX"})
 
 
+@pytest.mark.parametrize("behaviour", ["", "ignorant"])
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_who_is_launched_ahead_measures_its_context(
+    agent: ClaudeCodeAgent, tmp_path: Path, behaviour: str, ahead: bool
+) -> None:
+    end = (await _turn(agent, _spec(tmp_path, behaviour, ahead=ahead)))[-1]
+    assert isinstance(end, Finished)
+    assert json.loads(end.text)["asked"] == [
+        "initialize",
+        *(["get_context_usage"] if ahead else []),
+    ]
+
+
+async def test_who_dies_while_it_gets_ready_is_not_kept(
+    agent: ClaudeCodeAgent, tmp_path: Path
+) -> None:
+    with pytest.raises(AgentFailure):
+        await agent.launch(_spec(tmp_path, "dies-asked", ahead=True))
+
+
 @pytest.mark.parametrize(
     ("behaviour", "kind", "code"),
     [

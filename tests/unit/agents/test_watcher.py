@@ -22,7 +22,7 @@ _MB = 1024**2
 def _this() -> Process:
     found = read_process(os.getpid())
     assert found is not None
-    return found
+    return replace(found, cpu=0.0)  # after an hour of tests it is over a limit by itself
 
 
 def test_disk_use_counts_what_is_there_and_follows_no_link(tmp_path: Path) -> None:

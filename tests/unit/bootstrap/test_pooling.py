@@ -81,6 +81,26 @@ def test_a_dead_servers_slots_are_swept_but_not_what_a_session_adopted(
     assert places.sweep() == 0
 
 
+def test_one_that_is_just_being_made_is_not_swept(
+    places: SessionPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+    swept: list[int] = []
+
+    def sweep_before_the_lock(path: str, *args: int, **kwargs: int) -> int:
+        handle = opened(path, *args, **kwargs)
+        if not swept:
+            swept.append(0)
+            swept[0] = beside(tmp_path).sweep()
+        return handle
+
+    monkeypatch.setattr(os, "open", sweep_before_the_lock)
+    workspace, home = places.make(new_id("slot"))
+    assert swept == [0]
+    assert workspace.is_dir()
+    assert home.is_dir()
+
+
 def test_one_adopted_between_the_look_and_the_lock_is_left_alone(
     places: SessionPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

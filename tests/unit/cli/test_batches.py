@@ -12,6 +12,15 @@ from stationmaster.cli.application import run
 from tests.support.scripted_http import Answer, ScriptedServer
 
 REQUEST: Any = {"custom_id": "a", "params": {"model": "haiku"}}
+SUBMISSION: Any = {
+    "id": "bsub_1",
+    "provider": "claude",
+    "model": "claude-haiku-4-5",
+    "state": "in_progress",
+    "requests": 3,
+    "counts": {"processing": 2, "succeeded": 0, "errored": 1},
+    "note": "It cannot be reached.",
+}
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -100,6 +109,7 @@ def test_batches_are_listed_shown_cancelled_and_deleted(
     server.answers = [
         Answer.of(page),
         Answer.of(batch(processing=3)),
+        Answer.of({"object": "list", "data": [SUBMISSION]}),
         Answer.of(batch("canceling", processing=1, canceled=2)),
         Answer.of({"id": "msgbatch_1", "type": "message_batch_deleted"}),
     ]
@@ -111,11 +121,17 @@ def test_batches_are_listed_shown_cancelled_and_deleted(
         "2026-01-01T00:00:00Z",
         "3",
     ]
-    assert "processing:  3" in command("show", "msgbatch_1")[1]
+    shown = command("show", "msgbatch_1")[1]
+    assert "processing:  3" in shown
+    assert (
+        "at provider: claude, claude-haiku-4-5, 3 requests, in progress, 2 processing, 1 errored:"
+        " It cannot be reached." in shown
+    )
     assert "canceling" in command("cancel", "msgbatch_1")[1]
     assert command("delete", "msgbatch_1")[1] == "Batch msgbatch_1 is deleted.\n"
     assert [(request.method, request.path) for request in server.requests][1:] == [
         ("GET", "/v1/messages/batches/msgbatch_1"),
+        ("GET", "/v1/batches/msgbatch_1/submissions"),
         ("POST", "/v1/messages/batches/msgbatch_1/cancel"),
         ("DELETE", "/v1/messages/batches/msgbatch_1"),
     ]

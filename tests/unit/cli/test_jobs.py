@@ -1,17 +1,22 @@
-"""`stationmaster jobs`, on this machine's database."""
+"""`stationmaster jobs`, on this machine's database and on a server."""
 
 import asyncio
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stationmaster.cli.application import run
+from stationmaster.client import AsyncClient, Client, ClientError
+from stationmaster.client.jobs import AsyncJobClient, JobClient
 from stationmaster.jobs import Job, Outbox, Parked, Runner
 from stationmaster.kernel.clock import SystemClock
 from stationmaster.live.bus import MemoryBus
 from stationmaster.migrations import migrate
 from stationmaster.storage import open_database
+from tests.support.scripted_http import Answer, ScriptedServer
 
 
 @pytest.fixture
@@ -67,3 +72,68 @@ def test_it_is_discarded_on_record(parked: str, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     assert run(["audit", "verify", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["whole"] is True
+
+
+JOB = {"id": "job_1", "kind": "work", "state": "parked", "attempts": 8, "error": "No\nuse."}
+
+
+def test_a_server_that_is_named_is_asked_instead(
+    parked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ScriptedServer() as server:
+        page = Answer.of({"jobs": [JOB], "has_more": True, "next": "7.job_1"})
+        server.answers = [page, page, *([Answer.of(JOB)] * 3)]
+        monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
+        to = ["--url", server.url]
+        assert run(["jobs", "list", "--state", "parked", "--limit", "5", *to]) == 0
+        told = capsys.readouterr()
+        assert "job_1" in told.out
+        assert parked not in told.out
+        assert "--after 7.job_1" in told.err
+        assert run(["-o", "json", "jobs", "list", "--after", "7.job_1", *to]) == 0
+        assert json.loads(capsys.readouterr().out) == {"jobs": [JOB], "next": "7.job_1"}
+        monkeypatch.setenv("STATIONMASTER_URL", server.url)
+        assert run(["jobs", "show", "job_1"]) == 0
+        assert run(["jobs", "replay", "job_1"]) == 0
+        assert run(["jobs", "discard", "job_1"]) == 0
+        assert "Job job_1 (work) is gone." in capsys.readouterr().out
+        asked = [(request.method, request.path) for request in server.requests]
+        assert asked == [
+            ("GET", "/v1/jobs?state=parked&limit=5"),
+            ("GET", "/v1/jobs?limit=100&after=7.job_1"),
+            ("GET", "/v1/jobs/job_1"),
+            ("POST", "/v1/jobs/job_1/replay"),
+            ("DELETE", "/v1/jobs/job_1"),
+        ]
+        assert "idempotency-key" in server.requests[3].headers
+
+
+async def asked(twin: type[Any]) -> list[tuple[str, str]]:
+    with ScriptedServer() as server:
+        page = Answer.of({"jobs": [JOB], "next": None})
+        server.answers = [page, *([Answer.of(JOB)] * 3), Answer(200, b"[]")]
+        make: Any = Client if twin is JobClient else AsyncClient
+        client = make(server.url, "key")
+        jobs = twin(client)
+
+        async def of(result: Any) -> Any:
+            return await result if inspect.isawaitable(result) else result
+
+        page = await of(jobs.jobs(state="parked", kind="a b", limit=3, after="1.a"))
+        assert (page.items, page.next_cursor) == ([JOB], None)
+        assert await of(jobs.get("a/b")) == JOB
+        assert await of(jobs.replay("job_1")) == JOB
+        assert await of(jobs.discard("job_1")) == JOB
+        with pytest.raises(ClientError):
+            await of(jobs.get("job_1"))
+        await of(client.close())
+        return [(request.method, request.path) for request in server.requests]
+
+
+async def test_both_twins_ask_the_same() -> None:
+    found = await asked(JobClient)
+    assert found == await asked(AsyncJobClient)
+    assert found[:2] == [
+        ("GET", "/v1/jobs?state=parked&kind=a+b&limit=3&after=1.a"),
+        ("GET", "/v1/jobs/a%2Fb"),
+    ]

@@ -286,6 +286,13 @@ async def test_waiting_gives_the_task_as_it_ended(server: ScriptedServer, ask: A
         ),
         ("providers", [], {}, "GET /v1/providers", []),
         ("provider_models", ["a/b"], {}, "GET /v1/providers/a%2Fb/models", {}),
+        (
+            "route",
+            ["x"],
+            {"context_size": 3},
+            "POST /v1/route",
+            {"prompt": "x", "context_size": 3},
+        ),
         ("tasks", [], {"limit": 2, "after": "run_0"}, "GET /v1/tasks?limit=2&after=run_0", None),
         ("keys", [], {"limit": 2}, "GET /api/admin/keys?limit=2", None),
         ("events", ["run_1"], {"after": 3}, "GET /v1/tasks/run_1/events?after=3", None),

@@ -1,6 +1,7 @@
 """The outbox: written with the verb, done at least once, retried, parked, taken back."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -302,3 +303,23 @@ async def test_a_job_that_takes_every_server_with_it_is_parked(
     assert (len(deadly.jobs), len(harmless.jobs)) == (0, 1)
     [row] = await _rows(database)
     assert (row.state, row.error) == ("parked", module.DEADLY)
+
+
+async def test_jobs_that_end_together_are_struck_off_together(
+    database: Database, outbox: Outbox, runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await _put(database, outbox) for _ in range(10)]
+    failed = await _put(database, outbox, "fails")
+    made = runner(work=Done(), fails=Done(RuntimeError("No.")))
+    claimed = await database.write(made._claim)
+    struck: list[list[str]] = []
+    strike_off = made._strike_off
+
+    async def noted(gone: Sequence[str]) -> list[None]:
+        struck.append(sorted(gone))
+        return await strike_off(gone)
+
+    monkeypatch.setattr(made._ends, "_work", noted)
+    await made._do_all(claimed)
+    assert struck == [sorted(ids)]
+    assert [(row.id, row.state) for row in await _rows(database)] == [(failed, "waiting")]

@@ -2,13 +2,11 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
 
 import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from stationmaster.kernel.clock import Millis, SystemClock
 from stationmaster.kernel.errors import Invalid, StationmasterError, Unavailable
 from stationmaster.storage import open_database, survey
 from tests.support.pgbouncer import pgbouncer
@@ -33,7 +31,6 @@ async def test_a_server_that_is_fit(postgres_url: str) -> None:
     assert found is not None
     assert found.version >= 13
     assert not found.pooled
-    assert abs(found.skew) < 1000
 
 
 async def test_sqlite_has_no_server(tmp_path: object) -> None:
@@ -126,19 +123,3 @@ async def test_a_server_that_takes_no_writes(postgres_url: str) -> None:
     error = await refusal(postgres_url)
     assert error.error_code == "database_read_only"
     assert "Name the primary" in error.message
-
-
-@dataclass
-class OffClock(SystemClock):
-    off: int
-
-    def now(self) -> Millis:
-        return super().now() + self.off
-
-
-@pytest.mark.parametrize("off", [-7000, 7000])
-async def test_a_clock_that_is_off(postgres_url: str, off: int) -> None:
-    found = await survey(postgres_url, OffClock(off))
-    assert found is not None
-    # What the question took is counted for nothing, so it is never more than it is.
-    assert 0 < found.skew / off <= 1.001, found

@@ -4,7 +4,8 @@ import asyncio
 import importlib.util
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from uuid import uuid4
 import structlog
 
 from stationmaster.agents import admission
-from stationmaster.agents.base import AgentUnavailable, LaunchSpec, LiveAgent
+from stationmaster.agents.base import AgentLimitExceeded, AgentUnavailable, LaunchSpec, LiveAgent
 from stationmaster.agents.claude_code import (
     command,
     login,
@@ -181,10 +182,11 @@ class ClaudeCodeAgent:
     async def asked(self, spec: LaunchSpec, words: Sequence[str]) -> AsyncIterator[AgentProcess]:
         """The CLI with `words` in the place of an agent's, confined as an agent; killed at the end.
 
-        Raises `AgentUnavailable`.
+        Raises `AgentUnavailable`, and `Invalid` for a spec that cannot be run.
         """
         if self._closed:
             raise AgentUnavailable("The server is stopping.", code="agent_stopping")
+        admission.check(spec, known=self.known_tools, default=self.default_tools)
         found = await self.probe()
         if spec.own_login:
             self._check_login(found)
@@ -196,6 +198,7 @@ class ClaudeCodeAgent:
             if self._prober.own_uids:
                 await finish(self._lease(slot))
             process = await self._start_process(slot, found, words)
+            self._watch(slot, process, partial(_stop, process))
             yield process
         finally:
             if process is not None:
@@ -243,16 +246,21 @@ class ClaudeCodeAgent:
             released=lambda: self._release(slot),
         )
         self._live[slot.name] = live
+        self._watch(slot, process, live.fail)
+        return live
+
+    def _watch(
+        self, slot: _Slot, process: AgentProcess, exceeded: Callable[[AgentLimitExceeded], None]
+    ) -> None:
         self._watcher.add(
             Watched(
                 name=slot.name,
                 limits=slot.spec.limits,
                 directories=tuple(top for top, _ in _owned(slot.spec)),
                 members=process.members,
-                exceeded=live.fail,
+                exceeded=exceeded,
             )
         )
-        return live
 
     async def _prepare(self, slot: _Slot, found: Probe) -> None:
         spec = slot.spec
@@ -394,6 +402,12 @@ class ClaudeCodeAgent:
                 await self._background
             self._background = None
         self._sentinel.dismiss()
+
+
+def _stop(process: AgentProcess, _: AgentLimitExceeded) -> None:
+    """End a process that nobody talks to: its reader finds its output at an end."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _owned(spec: LaunchSpec) -> tuple[tuple[Path, int], ...]:

@@ -139,6 +139,8 @@ class LiveClaude:
                 await self._client.connect()
                 # Now, and not when somebody waits for the first turn.
                 await asyncio.to_thread(self._leftovers.remember)
+                if self._spec.ahead:
+                    await self._get_ready()
         except AgentProtocolError as error:
             error.stderr_tail = self._process.stderr_tail
             raise
@@ -156,6 +158,21 @@ class LiveClaude:
                 stderr_tail=self._process.stderr_tail,
             ) from error
         self._pump = asyncio.create_task(self._run_pump())
+
+    async def _get_ready(self) -> None:
+        """Have the CLI make its prompt and its tools' descriptions, as it does at its first turn.
+
+        It makes them to measure its context, and leaves nothing in the history: half of what a
+        first turn otherwise takes longer than a second. It would have each counted by the model's
+        provider, to which it has no right yet; refused, it estimates.
+        """
+        try:
+            await self._client.get_context_usage()
+        except AgentFailure:
+            raise
+        except Exception as error:  # noqa: BLE001  the SDK raises bare exceptions
+            # Nobody has lost anything: the first turn takes its time.
+            _log.info("The agent did not measure its context.", reason=type(error).__name__)
 
     async def _open_remotes(self) -> None:
         """Connect to all at once; one that fails is told to the CLI as failed."""

@@ -18,6 +18,7 @@ from typing import Any
 from stationmaster.agents.base import AgentProtocolError, AgentUnavailable, LaunchSpec
 from stationmaster.agents.claude_code.frames import read_frames
 from stationmaster.agents.claude_code.launcher import AgentProcess, finish
+from stationmaster.agents.claude_code.mask import Mask
 from stationmaster.agents.claude_code.question import (
     Question,
     QuestionRefusedError,
@@ -42,6 +43,7 @@ _KINDS = {
     429: "rate_limit_error",
     529: "overloaded_error",
 }
+_NO_SECRET = Mask(())
 
 
 class ClaudeCodeProvider:
@@ -151,6 +153,9 @@ class _Place:
                 add_env={
                     "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(self._question.max_tokens),
                     "MAX_THINKING_TOKENS": "0",
+                    # Else `@PATH` in what a user says would be read, this login's file too.
+                    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
+                    "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
                 },
             )
             words = _words(self._question, spec.home)
@@ -178,7 +183,7 @@ def _words(question: Question, home: Path) -> list[str]:
         *("-p", "--output-format=stream-json", "--input-format=stream-json", "--verbose"),
         "--include-partial-messages",
         *("--setting-sources=", "--strict-mcp-config", "--no-session-persistence"),
-        *("--tools=", "--max-turns=1", f"--model={question.model}"),
+        *("--tools=", "--disable-slash-commands", "--max-turns=1", f"--model={question.model}"),
         f"--system-prompt-file={home / 'system.txt'}",
     ]
 
@@ -318,9 +323,11 @@ class _Message:
 
 def _failure(result: Json) -> tuple[int, str]:
     """The status and the words of a call that the CLI says has failed."""
+    said = _NO_SECRET.text(str(result.get("result") or "The call failed."))[:500]
+    if result.get("is_error") is False:  # and yet no model was asked
+        return 400, f"messages.0.content: Claude Code takes it for a command of its own: {said}"
     status = result.get("api_error_status")
     known = isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600
-    said = str(result.get("result") or "The call failed.")[:500]
     return (status if known else 502), said  # type: ignore[return-value]
 
 

@@ -57,6 +57,7 @@ _ENDPOINTS = {
     "job_stream": "POST, GET /api/stream/{session_id}",
     "status": "GET /status",
     "queue": "GET /v1/queue",
+    "background_jobs": "GET /v1/jobs",
     "usage": "GET /v1/usage",
     "budgets": "POST, GET /v1/budgets",
     "audit": "GET /v1/audit",

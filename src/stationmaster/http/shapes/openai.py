@@ -97,6 +97,37 @@ class OpenAIBatchPage(Reply):
     last_id: str | None
 
 
+class BatchSubmission(Reply):
+    """Requests of a batch that went to their provider together, into a batch of its own."""
+
+    id: str
+    object: Literal["batch_submission"] = "batch_submission"
+    provider: Annotated[str, Field(description="Its name in the configuration.")]
+    model: str
+    state: Annotated[
+        Literal["preparing", "submitting", "in_progress", "ended"],
+        Field(
+            description="While it is submitting it is not known yet whether the provider has it."
+        ),
+    ]
+    requests: Annotated[int, Field(description="How many went there.")]
+    counts: Annotated[
+        dict[str, int] | None,
+        Field(description="Of these by state, as the provider last said. Null: it has not yet."),
+    ]
+    upstream_id: Annotated[str | None, Field(description="The provider's id for it.")]
+    sent_at: int | None
+    next_look_at: Annotated[int | None, Field(description="When the provider is asked again.")]
+    note: Annotated[str | None, Field(description="What is wrong, where something is.")]
+
+
+class BatchSubmissions(Reply):
+    """All of a batch, in the order of their making."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchSubmission]
+
+
 class OpenAIResponseDeleted(Reply):
     """A response that is kept no more."""
 

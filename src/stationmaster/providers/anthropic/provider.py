@@ -2,6 +2,7 @@
 
 import ssl
 
+from stationmaster.providers.anthropic.batches import MessageBatches
 from stationmaster.providers.base import Operation, ProviderRequest
 from stationmaster.providers.headers import to_provider
 from stationmaster.providers.listing import model_ids
@@ -44,6 +45,7 @@ class AnthropicProvider:
         key = (("x-api-key", api_key),)
         self._endpoint = Endpoint(base_url, timeouts or Timeouts(), headers=key, tls=tls)
         self._name = name
+        self.batches = MessageBatches(self._endpoint, tuple(_DEFAULTS.items()))
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from stationmaster.kernel.errors import Invalid
 from stationmaster.providers.base import Headers, Operation, ProviderRequest
 from stationmaster.providers.listing import model_ids
+from stationmaster.providers.openai.batches import FileBatches
 from stationmaster.providers.upstream import Endpoint, Timeouts, UpstreamReply
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
@@ -64,6 +65,8 @@ class OpenAIProvider:
         self._name = name
         self.operations = operations
         self.max_tokens_field = max_tokens_field
+        batches = FileBatches(self._endpoint, self._query, operations)
+        self.batches = None if deployments else batches  # its paths have other names there
 
     @property
     def name(self) -> str:

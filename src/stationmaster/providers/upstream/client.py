@@ -48,12 +48,15 @@ class UpstreamClient:
         self._idle: dict[Connection, None] = {}
         self._open: set[Connection] = set()
 
-    async def send(self, head: bytes, body: bytes, *, first_byte: float) -> UpstreamReply:
+    async def send(
+        self, head: bytes, body: bytes, *, first_byte: float, once: bool = False
+    ) -> UpstreamReply:
         """Send a request and return once the head of its answer is there.
 
         `head` is all lines up to the empty one that ends it. `first_byte` is in seconds.
         A connection that was kept may be closed by the upstream just when it is written to: where
-        not a byte of an answer came, the request goes out once more, on a new one.
+        not a byte of an answer came, the request goes out once more, on a new one. With `once` a
+        new one is used from the start, and the request goes out one time in any case.
 
         Raises `Upstream` and `UpstreamTimeout`; with the code `upstream_unreachable` nothing was
         sent.
@@ -61,6 +64,8 @@ class UpstreamClient:
         now = asyncio.get_running_loop().time()
         total = now + self._timeouts.total
         patience = Patience(min(now + first_byte, total), self._timeouts.inactivity, total)
+        if once:
+            return await self._exchange(head, body, patience, fresh=True)
         try:
             return await self._exchange(head, body, patience, fresh=False)
         except StaleConnectionError:

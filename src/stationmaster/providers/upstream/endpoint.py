@@ -48,12 +48,13 @@ class Endpoint:
         )
 
     async def post(
-        self, target: str, body: bytes, headers: Headers, *, streamed: bool
+        self, target: str, body: bytes, headers: Headers, *, streamed: bool, once: bool = False
     ) -> UpstreamReply:
         """Send a body to `target`: a path below the base URL, and its query.
 
         `streamed` tells that the answer comes piece by piece: one in one piece has no first byte
-        before all of it is written, and may take as long as the whole call.
+        before all of it is written, and may take as long as the whole call. With `once` it is never
+        sent a second time, whatever becomes of the connection.
 
         Raises `Invalid` for a target or header that would break out of its line, `Upstream` and
         `UpstreamTimeout` as `Provider.send` says; with the code `upstream_unreachable` nothing
@@ -61,11 +62,17 @@ class Endpoint:
         """
         first_byte = self._timeouts.first_byte if streamed else self._timeouts.total
         length = f"content-length: {len(body)}\r\n"
-        return await self._send(self._head("POST", target, headers, length), body, first_byte)
+        head = self._head("POST", target, headers, length)
+        return await self._send(head, body, first_byte, once=once)
 
     async def get(self, target: str, headers: Headers = ()) -> UpstreamReply:
         """Ask for what lies at `target`; see `post`."""
         head = self._head("GET", target, headers, "")
+        return await self._send(head, b"", self._timeouts.first_byte)
+
+    async def delete(self, target: str, headers: Headers = ()) -> UpstreamReply:
+        """Have what lies at `target` deleted; see `post`."""
+        head = self._head("DELETE", target, headers, "content-length: 0\r\n")
         return await self._send(head, b"", self._timeouts.first_byte)
 
     async def check(self) -> None:
@@ -85,8 +92,10 @@ class Endpoint:
             raise Invalid("The request has a header or query that cannot be sent.")
         return f"{method} {target}{self._common}{_lines(headers)}{length}\r\n".encode("latin-1")
 
-    async def _send(self, head: bytes, body: bytes, first_byte: float) -> UpstreamReply:
-        reply = await self._client.send(head, body, first_byte=first_byte)
+    async def _send(
+        self, head: bytes, body: bytes, first_byte: float, *, once: bool = False
+    ) -> UpstreamReply:
+        reply = await self._client.send(head, body, first_byte=first_byte, once=once)
         if reply.status in _REDIRECTS:
             await reply.aclose()
             raise Upstream("The model provider answered with a redirect.", status=reply.status)

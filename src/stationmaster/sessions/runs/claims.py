@@ -1,7 +1,7 @@
 """Who works on which run: claiming, and taking over from the dead."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sqlalchemy import and_, select, update
@@ -19,6 +19,8 @@ from stationmaster.sessions.session import Session
 from stationmaster.sessions.state import RUNNING
 from stationmaster.sessions.tables import runs
 from stationmaster.storage import Database, Transaction
+
+HEAD_START_S = 10.0  # for a server to carry out what it has reserved; then anybody may
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class Claims:
         self._line = Line(ageing=ageing)
 
     async def next(self) -> Claim | None:
-        """Claim the run whose turn it is, if one waits. See `fairness.py`."""
+        """Claim the run whose turn it is, if one waits. See `fairness.py`.
+
+        One that another instance has reserved waits `HEAD_START_S` for that.
+        """
         return await self._database.write(self._next)
 
     def _next(self, tx: Transaction) -> Claim | None:
@@ -73,13 +78,38 @@ class Claims:
             if session is None:
                 continue
             run = self._records.lock(tx, run_id)
-            if run.state.state == "queued":
+            if run.state.state == "queued" and not self._is_reserved(run):
                 return self._claim(tx, run, session)
         return None
+
+    async def own(self) -> Claim | None:
+        """Claim the oldest run that is reserved for this instance, if one is."""
+        reserved = select(runs.c.id).where(
+            runs.c.instance_id == self._instances.id, runs.c.state == "queued"
+        )
+
+        def find(tx: Transaction) -> str | None:
+            return tx.execute(reserved.order_by(runs.c.id).limit(1)).scalar()
+
+        def verb(tx: Transaction, run_id: str) -> Claim | None:
+            run = self._records.lock(tx, run_id)
+            if run.state.state != "queued":
+                return None  # cancelled meanwhile, or another server was faster
+            return self._claim(tx, run, self._records.sessions.get(tx, run.session_id))
+
+        while (run_id := await self._database.read(find)) is not None:
+            if claim := await self._database.write(partial(verb, run_id=run_id)):
+                return claim
+        return None
+
+    def _is_reserved(self, run: Run) -> bool:
+        ends_at = run.state.queued_at + round(HEAD_START_S * 1000)
+        return run.instance_id not in {None, self._instances.id} and self._clock.now() < ends_at
 
     def _claim(self, tx: Transaction, run: Run, session: Session) -> Claim:
         epoch = self._events.fence(tx, run.session_id)
         tx.execute(update(runs).where(runs.c.id == run.id).values(instance_id=self._instances.id))
+        run = replace(run, instance_id=self._instances.id)
         started = {"run_id": run.id, "epoch": epoch, "instance_id": self._instances.id}
         new = [NewEvent(states.STARTED, started)]
         if session.state.status != "running":

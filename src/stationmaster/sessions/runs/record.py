@@ -1,6 +1,6 @@
 """A run's row and its events, always changed together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Run:
     key_id: str
     plan: RunPlan
     state: RunState
+    instance_id: str | None = None
+    """Who is or was at work on it; of a queued one, for whom it is reserved."""
 
     @property
     def id(self) -> str:
@@ -42,7 +44,11 @@ class Run:
 class Records:
     """Loads runs and applies events to them, and to their sessions."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(
+        self, events: EventLog, *, reserved: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`reserved` is asked at each new run which instance is to carry it out; None: any."""
+        self._reserved = reserved
         self.sessions = SessionRecords(events)
 
     def add(
@@ -54,7 +60,7 @@ class Records:
         """
         session_id = new[0].data["session_id"]
         state = _apply(None, self.sessions.append(tx, session_id, new))
-        run = Run(owner, key_id, plan, state)
+        run = Run(owner, key_id, plan, state, self._reserved())
         tx.execute(
             insert(runs),
             {
@@ -66,6 +72,7 @@ class Records:
                 "options": plan.to_json(),
                 "message_id": state.message_id,
                 "priority": LEVELS[plan.priority],
+                "instance_id": run.instance_id,
                 **_columns(state),
             },
         )
@@ -83,7 +90,7 @@ class Records:
         state = _apply(before, self.sessions.append(tx, run.session_id, new, epoch=epoch))
         if state != before:
             tx.execute(update(runs).where(runs.c.id == run.id).values(**_columns(state)))
-        return Run(run.owner, run.key_id, run.plan, state)
+        return Run(run.owner, run.key_id, run.plan, state, run.instance_id)
 
     def lock(self, tx: Transaction, run_id: str, principal: Principal | None = None) -> Run:
         """Read a run to change it. With a principal, another owner's is `NotFound`.
@@ -188,4 +195,5 @@ def from_row(row: Row[Any]) -> Run:
             history=row.history,
             position=row.position,
         ),
+        instance_id=row.instance_id,
     )

@@ -3,7 +3,7 @@
 Or giving it back to the queue, where a worker is lost with it and its session's policy is to go on.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import update
@@ -125,7 +125,7 @@ class Settlement:
         tx.execute(update(runs).where(runs.c.id == run.id).values(instance_id=None))
         return self._records.apply(
             tx,
-            run,
+            replace(run, instance_id=None),
             [
                 NewEvent(states.REQUEUED, {"run_id": run.id, "reason": reason, "lost": count}),
                 NewEvent(sessions.RESCHEDULED, {"run_id": run.id}),

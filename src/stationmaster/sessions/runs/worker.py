@@ -13,6 +13,7 @@ from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.sessions.runs.claims import Claim, Claims
 from stationmaster.sessions.runs.executor import Execution
+from stationmaster.sessions.runs.one_job import OneJob
 from stationmaster.sessions.runs.settlement import Ending
 from stationmaster.sessions.runs.slots import Slot, Slots
 
@@ -53,15 +54,15 @@ class Worker:
         waiting: int = 0,
         execution: Callable[[Claim], Execution],
         observer: RunObserver,
-        single: bool = False,
+        one_job: OneJob | None = None,
     ) -> None:
-        """A `single` one claims one run, and then no more."""
+        """With `one_job` it claims one run, and then no more."""
         self._claims = claims
         self._instances = instances
         self._clock = clock
         self._execution = execution
         self._observer = observer
-        self._single = single
+        self._one_job = one_job
         self._running: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
         self._doorbell = asyncio.Event()
         self._slots = Slots(slots, most_waiting=waiting, freed=self._on_room)
@@ -136,15 +137,20 @@ class Worker:
             if self._draining or not self._slots.free:
                 return False
             try:
-                claim = await self._claims.next()
+                claim = await self._next()
             except Unavailable as error:
                 log.warning("No run can be claimed.", reason=error.error_code)
                 return False
             if claim is not None:
-                if self._single:
+                if self._one_job is not None:
                     self._draining = True
                 self._take_up(claim)
             return claim is not None
+
+    async def _next(self) -> Claim | None:
+        if self._one_job is not None:
+            return await self._one_job.claim(self._claims)
+        return await self._claims.next()
 
     def _take_up(self, claim: Claim) -> None:
         execution, slot = self._execution(claim), self._slots.take()

@@ -14,6 +14,8 @@ from stationmaster.http.deps import Caller, Given
 from stationmaster.http.routes.openai.places import BATCHES
 from stationmaster.http.routes.openai.table import add
 from stationmaster.http.shapes.openai import (
+    BatchSubmission,
+    BatchSubmissions,
     OpenAIBatch,
     OpenAIBatchPage,
     OpenAIBatchRequest,
@@ -35,6 +37,9 @@ _OPERATIONS: dict[str, Operation] = {
 }
 
 BatchId = Annotated[str, Path(description=f"The batch's id, `{PREFIX}_…`.")]
+AnyId = Annotated[
+    str, Path(description=f"The id of a batch of either API, `{PREFIX}_…` or `msgbatch_…`.")
+]
 
 
 async def create_openai_batch(
@@ -97,6 +102,30 @@ async def get_openai_batch(batch_id: BatchId, services: Given, caller: Caller) -
 async def cancel_openai_batch(batch_id: BatchId, services: Given, caller: Caller) -> OpenAIBatch:
     """Begin none of its requests any more. What is under way is finished, and billed."""
     return _view(await services.batches.cancel(caller, _id(caller, batch_id)))
+
+
+async def list_batch_submissions(
+    batch_id: AnyId, services: Given, caller: Caller
+) -> BatchSubmissions:
+    """What of a batch went into batches of its providers' own, and how far that is."""
+    found = await services.batches.progress(caller, batch_id)
+    return BatchSubmissions(
+        data=[
+            BatchSubmission(
+                id=each.id,
+                provider=each.provider,
+                model=each.model,
+                state=each.state,
+                requests=each.requests,
+                counts=None if each.counts is None else dict(each.counts),
+                upstream_id=each.upstream_id,
+                sent_at=_seconds(each.sent_at),
+                next_look_at=_seconds(each.next_at),
+                note=each.note,
+            )
+            for each in found
+        ]
+    )
 
 
 def _id(caller: Principal, batch_id: str) -> str:
@@ -181,4 +210,13 @@ def install(api: FastAPI) -> None:
         summary="Cancel a batch of a file",
         reply=OpenAIBatch,
         refusals=(404, 409),
+    )
+    add(
+        api,
+        "GET",
+        f"{one}/submissions",
+        list_batch_submissions,
+        tag=tag,
+        summary="Show what went into batches of providers",
+        reply=BatchSubmissions,
     )

@@ -1,6 +1,7 @@
 """Many callers, few transactions: what has queued meanwhile is done in one.
 
 A hot budget is one row: transactions of one call each would wait for each other's commits there.
+Jobs that end together would each wait for a commit of their own.
 There is no timer, so a lone caller is not delayed.
 """
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from stationmaster.budgets.till import MAX_BATCH, Till
 from stationmaster.kernel.errors import Unavailable
+from stationmaster.storage.till import MAX_BATCH, Till
 
 
 class Work:
