@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -38,6 +39,16 @@ __all__ = [
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the modules of thousands of tests hold out of the collector's sight.
+
+    It took a quarter of the time of a run.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])
 
 
 @pytest.fixture(autouse=True)

@@ -211,6 +211,7 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+    gc.enable()
 
 
 async def _told(job: OneJob, stop: asyncio.Event, timeout: float) -> None:

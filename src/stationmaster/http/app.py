@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from stationmaster.gateway.listing import Listings
-from stationmaster.http import openapi, problems
+from stationmaster.http import framework, openapi, problems
 from stationmaster.http.advising import Adviser
 from stationmaster.http.compression import Compression
 from stationmaster.http.deps import Gatekeeper
@@ -165,15 +165,8 @@ def _every_route(api: FastAPI) -> None:
 
 
 def _api(install: Callable[[FastAPI], None] = _every_route) -> FastAPI:
-    api = FastAPI(
-        title="Stationmaster",
-        openapi_url=None,  # its own routes for these need files from elsewhere
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # the target would be made of the Host header
-    )
+    api = framework.api("Stationmaster", install)
     problems.install(api)
-    install(api)
     api.openapi = functools.cache(lambda: _document(api))  # type: ignore[method-assign]
     return api
 

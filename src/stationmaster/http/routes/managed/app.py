@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from stationmaster.http import framework
 from stationmaster.http.routes.managed import (
     agents,
     batches,
@@ -36,14 +37,11 @@ ROUTES = (
 
 def managed_api() -> FastAPI:
     """The app, without services yet."""
-    api = FastAPI(
-        title="Managed Agents",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # the target would be made of the Host header
-    )
+    api = framework.api("Managed Agents", _install)
     refusals.install(api)
+    return api
+
+
+def _install(api: FastAPI) -> None:
     for routes in ROUTES:
         routes.install(api)
-    return api

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from stationmaster.http import framework
 from stationmaster.http.entrance import CLIENT_GONE
 from stationmaster.http.problems import allowed, request_id_of
 from stationmaster.http.routes.managed.refusals import wrong_fields
@@ -18,22 +19,18 @@ from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
 
 def openai_api() -> FastAPI:
     """The app, without services yet."""
-    api = FastAPI(
-        title="OpenAI",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # the target would be made of the Host header
-    )
+    api = framework.api("OpenAI", _install)
     api.add_exception_handler(StationmasterError, _on_error)
     api.add_exception_handler(Exception, _on_error)
     api.add_exception_handler(RequestGoneError, _on_gone)
     api.add_exception_handler(HTTPException, _on_http_exception)
     api.add_exception_handler(RequestValidationError, _on_validation_error)
-    files.install(api)
-    batches.install(api)
-    responses.install(api)
     return api
+
+
+def _install(api: FastAPI) -> None:
+    for routes in (files, batches, responses):
+        routes.install(api)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
