@@ -144,7 +144,7 @@ def body(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
 
 def openapi_document() -> dict[str, Any]:
     """What the server describes itself as, without starting it."""
-    document: dict[str, Any] = import_module("stationmaster.http.app").openapi_document()
+    document: dict[str, Any] = import_module("stationmaster.http.routes.app").openapi_document()
     return document
 
 

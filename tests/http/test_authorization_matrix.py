@@ -18,7 +18,7 @@ from sqlalchemy import update
 from stationmaster.access.roles import ORGANIZATION_SCOPES
 from stationmaster.access.secret import KEY_PREFIX, generate
 from stationmaster.access.tables import api_keys
-from stationmaster.http.app import _api
+from stationmaster.http.routes.app import stationmaster_api
 from stationmaster.http.routes.managed.app import managed_api
 from stationmaster.http.routes.openai.app import openai_api
 from stationmaster.http.wire import operations
@@ -392,7 +392,7 @@ def routes() -> set[str]:
         for path, methods in operations.paths([]).items()
         for method in methods
     }
-    for api in (_api(), openai_api(), managed_api()):
+    for api in (stationmaster_api(), openai_api(), managed_api()):
         for route in api.routes:
             methods = getattr(route, "methods", None) or {"GET"}
             path = str(getattr(route, "path", "")).replace(":path}", "}")

@@ -8,7 +8,7 @@ import pytest
 
 from stationmaster.agents.base import LaunchSpec
 from stationmaster.agents.scripted import Call, Say
-from stationmaster.http.deps import credential
+from stationmaster.http.gatekeeper import credential
 from stationmaster.kernel.errors import Unauthenticated
 from tests.http.conftest import ADMIN, USER, House, Open
 

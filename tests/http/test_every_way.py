@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from stationmaster.agents.scripted.script import Call, Say
-from stationmaster.http.app import openapi_document
+from stationmaster.http.routes.app import openapi_document
 from tests.http.conftest import House, Open
 from tests.http.test_stream_socket import talking
 from tests.support.vendor_upstream import MODEL, VendorUpstream

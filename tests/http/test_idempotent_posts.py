@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from stationmaster.http.app import openapi_document
+from stationmaster.http.routes.app import openapi_document
 from tests.http.conftest import ADMIN, Open
 from tests.http.test_authorization_matrix import ROWS, Visitor, made_here
 

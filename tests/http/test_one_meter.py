@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from stationmaster.http.app import openapi_document
+from stationmaster.http.routes.app import openapi_document
 from tests.http.conftest import House, Open
 from tests.http.test_stream_socket import talking
 from tests.support.vendor_upstream import VendorUpstream

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 from stationmaster.agents.base import Agent
 from stationmaster.agents.scripted import ScriptedAgent
 from stationmaster.bootstrap import listening, parts
-from stationmaster.http.app import openapi_document
+from stationmaster.http.routes.app import openapi_document
 from stationmaster.settings import Settings
 from tests.http.conftest import ADMIN, environment
 

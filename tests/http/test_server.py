@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from stationmaster.bootstrap.observing import look_on
-from stationmaster.http.app import create_app, openapi_document
+from stationmaster.http.app import create_app
 from stationmaster.http.health import Finding, Health
+from stationmaster.http.routes.app import openapi_document
 from stationmaster.http.services import Component
 from stationmaster.kernel.errors import Unavailable
 from tests.http.conftest import ADMIN, USER, House, Open

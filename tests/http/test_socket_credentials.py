@@ -12,7 +12,7 @@ from websockets.typing import Origin, Subprotocol
 
 from stationmaster.access.secret import generate
 from stationmaster.access.tickets import PREFIX
-from stationmaster.http.sockets.stream import PATH
+from stationmaster.http.sockets.connection import PATH
 from tests.http.conftest import ADMIN, USER, House, Open
 
 PROTOCOL = Subprotocol("stationmaster")

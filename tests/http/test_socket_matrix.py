@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from stationmaster.http.shapes.stream import FRAMES
-from stationmaster.http.sockets.stream import PATH
+from stationmaster.http.sockets.connection import PATH
 from stationmaster.kernel.principal import Owner, Principal
 from tests.http import managed
 from tests.http.conftest import ADMIN, House, Open

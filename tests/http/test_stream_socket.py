@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stationmaster.agents.scripted import Say, Script, Think, UseTool, WaitFor
 from stationmaster.http.sockets import stream
+from stationmaster.http.sockets.connection import PATH
 from stationmaster.http.sockets.stream import SocketLimits
 from tests.http.conftest import ADMIN, USER, House, Open
 from tests.support.vendor_upstream import VendorUpstream
@@ -62,9 +63,7 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(
-    house: House, key: str | None = ADMIN, path: str = stream.PATH
-) -> AsyncIterator[Talk]:
+async def talking(house: House, key: str | None = ADMIN, path: str = PATH) -> AsyncIterator[Talk]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     url = house.url.replace("http://", "ws://") + path
     async with connect(url, additional_headers=headers, proxy=None) as socket:
@@ -77,7 +76,7 @@ async def talking(
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
 async def test_a_key_in_the_handshake_will_do(house: House, header: str) -> None:
     value = f"Bearer {USER}" if header == "authorization" else USER
-    url = house.url.replace("http://", "ws://") + stream.PATH
+    url = house.url.replace("http://", "ws://") + PATH
     async with connect(url, additional_headers={header: value}, proxy=None) as socket:
         talk = Talk(socket)
         await talk.say(type="ping", id="a")

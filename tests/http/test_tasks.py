@@ -375,7 +375,9 @@ async def test_a_form_that_breaks_off_leaves_nothing(house: House) -> None:
 
 
 def test_every_route_of_the_api_is_guarded() -> None:
-    from stationmaster.http.app import ROUTES, _api
+    from stationmaster.http import open_route
+    from stationmaster.http.once import OPEN_PATHS
+    from stationmaster.http.routes.app import ROUTES, stationmaster_api
 
     open_paths = {"/", "/health", "/ready", "/live", "/metrics", "/docs", "/redoc"}
     open_paths |= {"/broker-check", "/db-check", "/redis-check"}
@@ -384,8 +386,12 @@ def test_every_route_of_the_api_is_guarded() -> None:
     open_paths |= {"/.well-known/jwks.json", "/api/invites/accept", "/v1/auth/login"}
     open_paths |= {"/v1/auth/refresh", "/v1/auth/oidc/login", "/v1/auth/oidc/callback"}
     assert ROUTES
-    routes_of_api = [route for route in _api().routes if hasattr(route, "methods")]
+    routes_of_api = [route for route in stationmaster_api().routes if hasattr(route, "methods")]
     unguarded = {
         getattr(route, "path", "") for route in routes_of_api if not isinstance(route, Guarded)
     }
     assert unguarded == open_paths
+    open_routes = {
+        getattr(route, "path", "") for route in routes_of_api if isinstance(route, open_route.Open)
+    }
+    assert open_routes == OPEN_PATHS

@@ -1,55 +1,24 @@
 """The two apps: the server's, and the one that agents see."""
 
-import functools
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
-
-from fastapi import FastAPI
+from typing import TYPE_CHECKING
 
 from stationmaster.gateway.listing import Listings
-from stationmaster.http import framework, openapi, problems
+from stationmaster.http import problems
 from stationmaster.http.advising import Adviser
 from stationmaster.http.compression import Compression
-from stationmaster.http.deps import Gatekeeper
 from stationmaster.http.entrance import UNMATCHED, Entrance, Refusal, route_template
-from stationmaster.http.health import Health
+from stationmaster.http.gatekeeper import Gatekeeper
 from stationmaster.http.later import Later
 from stationmaster.http.once import Once
 from stationmaster.http.one_job import OneJobDoor
-from stationmaster.http.open_route import Open
-from stationmaster.http.routes import (
-    advice,
-    approvals,
-    artifacts,
-    audit,
-    batch,
-    budgets,
-    cache,
-    calls,
-    capabilities,
-    clients,
-    directory,
-    events,
-    execute,
-    jobs,
-    keys,
-    oidc,
-    process,
-    providers,
-    queue,
-    server,
-    signin,
-    tasks,
-    tickets,
-    usage,
-)
+from stationmaster.http.probes import PROBES, Probes
 from stationmaster.http.routes.managed.places import is_managed
 from stationmaster.http.routes.openai.places import is_openai
 from stationmaster.http.security import Door, Refused
 from stationmaster.http.services import Services
-from stationmaster.http.sockets.connection import no_socket
-from stationmaster.http.sockets.stream import PATH, StreamApp
+from stationmaster.http.sockets.connection import PATH, no_socket
 from stationmaster.http.wire import anthropic, openai
 from stationmaster.http.wire.agent_models import AgentModels
 from stationmaster.http.wire.anthropic import MESSAGES
@@ -59,32 +28,8 @@ from stationmaster.http.wire.models import MODELS, ModelsApp
 from stationmaster.http.wire.models import refuse as refuse_models
 from stationmaster.kernel.origin import Origin
 
-ROUTES = (
-    advice,
-    process,
-    providers,
-    tasks,
-    events,
-    artifacts,
-    usage,
-    budgets,
-    approvals,
-    capabilities,
-    keys,
-    directory,
-    clients,
-    signin,
-    oidc,
-    audit,
-    execute,
-    batch,
-    cache,
-    calls,
-    tickets,
-    queue,
-    jobs,
-    server,
-)
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 FACES = {**anthropic.FACES, **openai.FACES}
 """The endpoints for model calls, by path."""
@@ -94,15 +39,18 @@ def create_app(services: Services) -> App:
     """The whole HTTP interface, as an ASGI app."""
     gatekeeper = Gatekeeper(services)
 
-    def served(api: FastAPI) -> FastAPI:
-        api.state.services = services
-        api.state.gatekeeper = gatekeeper
-        return api
+    listings = Listings()
 
-    api = served(_api())
-    api.state.health = Health(services)
-    listings = api.state.listings = Listings()
-    managed, others = Later(lambda: served(_managed())), Later(lambda: served(_others()))
+    def later(make: "Callable[[], FastAPI]") -> Later:
+        def made() -> "FastAPI":
+            api = make()
+            api.state.services = services
+            api.state.gatekeeper = gatekeeper
+            api.state.listings = listings
+            return api
+
+        return Later(made)
+
     agents = AgentModels(services)
     calls = model_app(
         services.gateway,
@@ -113,18 +61,20 @@ def create_app(services: Services) -> App:
         agents=agents,
         keepalive=services.options.keepalive,
     )
-    stream = StreamApp(services, gatekeeper)
-    models = ModelsApp(services.gateway, gatekeeper, listings, agents)
-    fork = _Fork(api, managed=managed, others=others, calls=calls, models=models, stream=stream)
+    fork = _Fork(
+        later(_api),
+        managed=later(_managed),
+        others=later(_others),
+        calls=calls,
+        models=ModelsApp(services.gateway, gatekeeper, listings, agents),
+        stream=Later(lambda: _stream(services, gatekeeper)),
+        probes=Probes(services, gatekeeper),
+    )
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
-    once = Once(inside, services, gatekeeper, render=_render, open_paths=_open_paths(api))
+    once = Once(inside, services, gatekeeper, render=_render)
     door = Door(once, services.door, render=_render, refused=_noting(services))
     smaller = Compression(door)
     return Entrance(smaller, metrics=services.metrics, render=_render, label=_label)
-
-
-def _open_paths(api: FastAPI) -> set[str]:
-    return {route.path for route in api.routes if isinstance(route, Open)}
 
 
 def _noting(services: Services) -> Refused:
@@ -146,48 +96,36 @@ def create_agent_app(services: Services) -> App:
 
 def create_probe_app(services: Services) -> App:
     """What a server without the API tells of itself: whether it lives, works, and how."""
-    api = _api(server.install_probes)
-    api.state.services = services
-    api.state.gatekeeper = Gatekeeper(services)
-    api.state.health = Health(services)
-    door = Door(api, services.door, render=_render, refused=_noting(services))
+    probes = Probes(services, Gatekeeper(services))
+    door = Door(probes, services.door, render=_render, refused=_noting(services))
     return Entrance(door, metrics=services.metrics, render=_render, label=_label)
-
-
-def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document, without a server."""
-    return _document(_api())
-
-
-def _every_route(api: FastAPI) -> None:
-    for routes in ROUTES:
-        routes.install(api)
-
-
-def _api(install: Callable[[FastAPI], None] = _every_route) -> FastAPI:
-    api = framework.api("Stationmaster", install)
-    problems.install(api)
-    api.openapi = functools.cache(lambda: _document(api))  # type: ignore[method-assign]
-    return api
-
-
-def _document(api: FastAPI) -> dict[str, Any]:
-    return openapi.document(api, _others(), _managed())
 
 
 # Many servers are never asked for what these have: it is imported when it is.
 
 
-def _managed() -> FastAPI:
+def _api() -> "FastAPI":
+    from stationmaster.http.routes.app import stationmaster_api
+
+    return stationmaster_api()
+
+
+def _managed() -> "FastAPI":
     from stationmaster.http.routes.managed.app import managed_api
 
     return managed_api()
 
 
-def _others() -> FastAPI:
+def _others() -> "FastAPI":
     from stationmaster.http.routes.openai.app import openai_api
 
     return openai_api()
+
+
+def _stream(services: Services, gatekeeper: Gatekeeper) -> App:
+    from stationmaster.http.sockets.stream import StreamApp
+
+    return StreamApp(services, gatekeeper)
 
 
 class _Fork:
@@ -197,7 +135,15 @@ class _Fork:
     """
 
     def __init__(
-        self, api: App, *, managed: App, others: App, calls: App, models: App, stream: App
+        self,
+        api: App,
+        *,
+        managed: App,
+        others: App,
+        calls: App,
+        models: App,
+        stream: App,
+        probes: App,
     ) -> None:
         self._api = api
         self._managed = managed
@@ -205,6 +151,7 @@ class _Fork:
         self._calls = calls
         self._models = models
         self._stream = stream
+        self._probes = probes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -213,6 +160,9 @@ class _Fork:
             return
         if path in FACES or (path.startswith(MESSAGES + "/") and not is_managed(scope)):
             await self._calls(scope, receive, send)
+            return
+        if path in PROBES:
+            await self._probes(scope, receive, send)
             return
         if _lists_models(path):
             await self._models(scope, receive, send)
@@ -251,7 +201,7 @@ def _label(scope: Scope) -> str:
     path: str = scope["path"]
     if _lists_models(path):
         return MODELS if path == MODELS else MODELS + "/{model}"
-    if path in FACES or (path == PATH and scope["type"] == "websocket"):
+    if path in FACES or path in PROBES or (path == PATH and scope["type"] == "websocket"):
         return path
     return route_template(scope) if "route" in scope else UNMATCHED
 

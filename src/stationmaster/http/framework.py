@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Callable
 
-from fastapi import FastAPI
-from starlette.routing import BaseRoute
+from fastapi import FastAPI, Request
+from starlette.routing import BaseRoute, Match
 
 Install = Callable[[FastAPI], None]
 
@@ -18,6 +18,26 @@ def api(title: str, install: Install) -> FastAPI:
     app = _bare(title)
     app.router.routes.extend(_routes(install))
     return app
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the entrance gave the request."""
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def allowed(request: Request) -> list[str]:
+    """The methods of every route with this path; the framework names those of one of them.
+
+    Of `/things/newest` and `/things/{id}` the first is meant.
+    """
+    fitting = [
+        route
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE and hasattr(route, "path")
+    ]
+    least = min((route.path.count("{") for route in fitting), default=0)
+    meant = (route for route in fitting if route.path.count("{") == least)
+    return sorted({method for route in meant for method in getattr(route, "methods", None) or ()})
 
 
 @functools.cache

@@ -1,20 +1,14 @@
 """Errors on the wire: problem+json (RFC 9457), everywhere but on the routes of other vendors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 
-from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.wire.exchange import RequestGoneError
 from stationmaster.idempotency import KeyReused
 from stationmaster.kernel import errors
 from stationmaster.kernel.text import scrub
@@ -22,8 +16,7 @@ from stationmaster.kernel.text import scrub
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:stationmaster:error:"
 
-_MAX_TOLD = 20  # fields named in one answer
-_MAX_FIELD = 128  # characters of a field's name that a client chose
+MAX_FIELD = 128  # characters of a field's name that a client chose
 _RETRY_AFTER_S = 5
 
 
@@ -68,7 +61,7 @@ def respond(error: Exception, request_id: str) -> Response:
     known = meaning(error)
     if not isinstance(error, errors.StationmasterError):
         error = errors.StationmasterError("Something went wrong in this server.")
-    return _response(
+    return problem(
         known.status,
         known.title,
         error.error_code,
@@ -81,7 +74,7 @@ def respond(error: Exception, request_id: str) -> Response:
 
 def not_offered(error: errors.StationmasterError, request_id: str) -> Response:
     """The 501 for what a request of another system's shape asks for, and there is not here."""
-    return _response(
+    return problem(
         HTTPStatus.NOT_IMPLEMENTED,
         "Not offered",
         error.error_code,
@@ -112,7 +105,19 @@ def _headers(error: errors.StationmasterError, status: int) -> dict[str, str]:
     return {}
 
 
-def _response(
+def method_not_allowed(methods: Iterable[str], request_id: str) -> Response:
+    """The 405 for a path that knows other methods."""
+    return problem(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "Method not allowed",
+        "method_not_allowed",
+        "This method is not allowed here.",
+        request_id,
+        headers={"allow": ", ".join(sorted(methods))},
+    )
+
+
+def problem(
     status: int,
     title: str,
     code: str,
@@ -123,7 +128,8 @@ def _response(
     headers: dict[str, str] | None = None,
     **extra: Any,
 ) -> Response:
-    problem: dict[str, Any] = {
+    """An answer of this shape; `extra` are further members."""
+    told: dict[str, Any] = {
         "type": URN + code,
         "title": title,
         "status": status,
@@ -133,103 +139,10 @@ def _response(
         **extra,
     }
     if param is not None:
-        problem["param"] = param[:_MAX_FIELD]
+        told["param"] = param[:MAX_FIELD]
     return Response(
-        msgspec.json.encode(scrub(problem)),
+        msgspec.json.encode(scrub(told)),
         status_code=status,
         headers=headers,
         media_type=MEDIA_TYPE,
     )
-
-
-# --- what the framework raises ----------------------------------------------------------------
-
-
-def install(api: FastAPI) -> None:
-    """Give every error of the framework, and of ours, this shape."""
-    api.add_exception_handler(errors.StationmasterError, _on_error)
-    api.add_exception_handler(Exception, _on_error)
-    api.add_exception_handler(RequestGoneError, _on_gone)
-    api.add_exception_handler(HTTPException, _on_http_exception)
-    api.add_exception_handler(RequestValidationError, _on_validation_error)
-
-
-def request_id_of(request: Request) -> str:
-    """The id that the entrance gave the request."""
-    return str(request.scope.get("state", {}).get("request_id", ""))
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    return respond(error, request_id_of(request))
-
-
-async def _on_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
-
-
-_FRAMEWORK = {
-    404: ("not_found", "Not found", "There is nothing here."),
-    405: ("method_not_allowed", "Method not allowed", "This method is not allowed here."),
-}
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    code, title, detail = _FRAMEWORK.get(
-        error.status_code, (phrase.lower().replace(" ", "_"), phrase, f"{phrase}.")
-    )
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(allowed(request))
-    return _response(
-        error.status_code, title, code, detail, request_id_of(request), headers=headers
-    )
-
-
-def allowed(request: Request) -> list[str]:
-    """The methods of every route with this path; the framework names those of one of them.
-
-    Of `/things/newest` and `/things/{id}` the first is meant.
-    """
-    fitting = [
-        route
-        for route in request.app.routes
-        if route.matches(request.scope)[0] is not Match.NONE and hasattr(route, "path")
-    ]
-    least = min((route.path.count("{") for route in fitting), default=0)
-    meant = (route for route in fitting if route.path.count("{") == least)
-    return sorted({method for route in meant for method in getattr(route, "methods", None) or ()})
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return invalid_fields(error.errors(), request_id_of(request))
-
-
-def invalid_fields(found: Sequence[Any], request_id: str) -> Response:
-    """A 422 that names each wrong field, but never shows what was sent."""
-    told = [{"param": _path(item["loc"]), "message": _sentence(item)} for item in found[:_MAX_TOLD]]
-    first = told[0]
-    return _response(
-        422,
-        "Wrong fields",
-        "validation_failed",
-        f"{first['param']}: {first['message']}" if first["param"] else first["message"],
-        request_id,
-        param=first["param"] or None,
-        errors=told,
-    )
-
-
-def _path(location: Sequence[str | int]) -> str:
-    """`("body", "files", 0, "path")` as `files.0.path`; where it stands is clear from the name."""
-    return ".".join(str(part)[:_MAX_FIELD] for part in location[1:])[:_MAX_FIELD]
-
-
-def _sentence(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return "There is no such field."
-    if item["type"] == "missing":
-        return "This field is required."
-    return str(item["msg"]).rstrip(".") + "."

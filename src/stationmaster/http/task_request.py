@@ -2,15 +2,13 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
 
 import msgspec
 from starlette.datastructures import Headers
 
-from stationmaster.budgets.definition import check_tags
 from stationmaster.gateway import Gateway
-from stationmaster.gateway.asked import TAGS_HEADER
 from stationmaster.http.shapes.task import TaskFile, TaskRequest
+from stationmaster.http.tags import tags_of
 from stationmaster.kernel.errors import Denied, Invalid, NotFound, TooLarge
 from stationmaster.kernel.money import parse_dollars
 from stationmaster.kernel.principal import Principal
@@ -56,16 +54,6 @@ def options_of(
         tags=tags_of(headers, task.tags),
         priority=task.priority,
     )
-
-
-def tags_of(headers: Headers | None, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """What a request wants its model calls counted under: its header's words, then `given`.
-
-    Raises `Invalid`.
-    """
-    words = "" if headers is None else ",".join(headers.getlist(TAGS_HEADER))
-    named = [word.strip() for word in words.split(",")] if words else []
-    return check_tags((*named, *given))
 
 
 def check_project(project_id: str | None, principal: Principal) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from stationmaster.http.app import _api
 from stationmaster.http.limiting import duration, headers_of, kind_of, with_standing
+from stationmaster.http.routes.app import stationmaster_api
 from stationmaster.limits import Quota
 
 AT = 1_800_000_000_000  # 2027-01-15T08:00:00Z
@@ -41,7 +41,7 @@ def test_what_a_route_counts_as(methods: set[str], path: str, kind: str) -> None
 def test_the_routes_of_the_server_count_as_they_should() -> None:
     kinds = {
         (path, method): kind_of(path, {method})
-        for route in _api().routes
+        for route in stationmaster_api().routes
         for path in [str(getattr(route, "path", ""))]
         for method in getattr(route, "methods", None) or ()
     }

@@ -27,7 +27,8 @@ from stationmaster.http.shapes.execute import (
     Pagination,
     PromptRequest,
 )
-from stationmaster.http.task_request import check_model, tags_of
+from stationmaster.http.tags import tags_of
+from stationmaster.http.task_request import check_model
 from stationmaster.kernel.clock import Millis, iso
 from stationmaster.kernel.errors import Conflict, Invalid
 from stationmaster.kernel.paging import DEFAULT_LIMIT

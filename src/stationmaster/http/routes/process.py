@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 from stationmaster.gateway import Gateway, GatewayCall
 from stationmaster.http.deps import Caller, Given
 from stationmaster.http.entrance import CLIENT_GONE
+from stationmaster.http.framework import request_id_of
 from stationmaster.http.limiting import address_of
-from stationmaster.http.problems import not_offered, request_id_of
+from stationmaster.http.problems import not_offered
 from stationmaster.http.routes.table import add
 from stationmaster.http.shapes.process import (
     ProcessMetadata,

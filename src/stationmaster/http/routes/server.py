@@ -7,8 +7,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from stationmaster import __version__
-from stationmaster.http.deps import Given, gatekeeper_of
-from stationmaster.http.health import Health
+from stationmaster.http import probes
+from stationmaster.http.deps import Given
 from stationmaster.http.reference import STYLE, page
 from stationmaster.http.routes.table import content, problems
 from stationmaster.http.shapes.server import (
@@ -18,9 +18,6 @@ from stationmaster.http.shapes.server import (
     Readiness,
     ServerMap,
 )
-from stationmaster.kernel.errors import NotFound
-
-RETRY_AFTER_S = 5
 
 # What one would look for first; all of them are in openapi.json, but the socket.
 _ENDPOINTS = {
@@ -83,66 +80,6 @@ async def get_map(services: Given) -> ServerMap:
     )
 
 
-async def get_health(request: Request) -> HealthReport:
-    """How the server and its parts are. Always 200: `degraded` says that something is wrong."""
-    health = _health(request)
-    findings = await health.findings()
-    known = await gatekeeper_of(request).known(request.scope)
-    fine = all(finding.status == "ok" for finding in findings)
-    return HealthReport(
-        status="ok" if fine else "degraded",
-        version=__version__,
-        uptime_seconds=round(health.uptime, 3),
-        services={item.component.name: item.tell(known=known) for item in findings},
-    )
-
-
-async def get_readiness(request: Request) -> Response:
-    """Whether new work is welcome: 200, or 503 with the reason."""
-    reason = await _health(request).not_ready_because()
-    view = Readiness(ready=reason is None, reason=reason).model_dump(mode="json")
-    if reason is None:
-        return JSONResponse(view)
-    return JSONResponse(view, status_code=503, headers={"retry-after": str(RETRY_AFTER_S)})
-
-
-async def check_database(request: Request) -> Response:
-    """Whether the database answers: 200, or 503."""
-    return await _check(request, "database")
-
-
-async def check_redis(request: Request) -> Response:
-    """Whether Redis answers: 200, or 503. Where none is used, 200 and `unused`."""
-    return await _check(request, "redis")
-
-
-async def check_broker(request: Request) -> Response:
-    """Whether word of jobs goes through the broker: 200, or 503. Without one, 200 and `unused`."""
-    return await _check(request, "broker")
-
-
-async def _check(request: Request, name: str) -> Response:
-    findings = await _health(request).findings()
-    found = [finding for finding in findings if finding.component.name == name]
-    view = PartStatus(status=found[0].status if found else "unused").model_dump(mode="json")
-    if all(finding.status == "ok" for finding in found):
-        return JSONResponse(view)
-    return JSONResponse(view, status_code=503, headers={"retry-after": str(RETRY_AFTER_S)})
-
-
-async def get_liveness() -> Liveness:
-    """The process answers. Nothing else is looked at."""
-    return Liveness()
-
-
-async def get_metrics(services: Given) -> Response:
-    """Metrics for Prometheus, unless switched off."""
-    if not services.options.metrics_enabled:
-        raise NotFound("There is nothing here.")
-    body, media_type = services.metrics.render()
-    return Response(body, headers={"content-type": media_type})
-
-
 async def show_docs(request: Request) -> Response:
     """The API for people, a line for each endpoint; open one for the rest."""
     return HTMLResponse(page(request.app.openapi(), unfolded=False))
@@ -163,15 +100,10 @@ async def get_openapi(request: Request) -> Response:
     return JSONResponse(request.app.openapi())
 
 
-def _health(request: Request) -> Health:
-    health: Health = request.app.state.health
-    return health
-
-
 def install(api: FastAPI) -> None:
     """Add the routes."""
     _add(api, "/", get_map, "Show where things are", ServerMap)
-    install_probes(api)
+    _describe_probes(api)
     for path, endpoint in (
         ("/docs", show_docs),
         ("/redoc", show_reference),
@@ -181,31 +113,44 @@ def install(api: FastAPI) -> None:
         api.router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def install_probes(api: FastAPI) -> None:
-    """Add the routes that every server has, whatever it does."""
+def _describe_probes(api: FastAPI) -> None:
+    """Add the probes to what the API says of itself. They are answered before they come here."""
     text = content("text/plain", "In Prometheus' text format", {"type": "string"})
     sick: dict[int | str, dict[str, Any]] = {
         503: {"description": "Not now", "model": Readiness},
     }
-    _add(api, "/health", get_health, "Show how the server is", HealthReport)
-    _add(api, "/ready", get_readiness, "Ask whether work is welcome", Readiness, responses=sick)
-    _add(api, "/live", get_liveness, "Ask whether it lives", Liveness)
     gone: dict[int | str, dict[str, Any]] = {
         503: {"description": "It does not answer", "model": PartStatus},
     }
-    _add(api, "/db-check", check_database, "Ask for the database", PartStatus, responses=gone)
-    _add(api, "/redis-check", check_redis, "Ask for Redis", PartStatus, responses=gone)
-    _add(api, "/broker-check", check_broker, "Ask for the broker", PartStatus, responses=gone)
+    for path, summary, reply, responses in (
+        ("/health", "Show how the server is", HealthReport, None),
+        ("/ready", "Ask whether work is welcome", Readiness, sick),
+        ("/live", "Ask whether it lives", Liveness, None),
+        ("/db-check", "Ask for the database", PartStatus, gone),
+        ("/redis-check", "Ask for Redis", PartStatus, gone),
+        ("/broker-check", "Ask for the broker", PartStatus, gone),
+    ):
+        _add(api, path, _described(path), summary, reply, responses=responses)
     metrics = {200: text, **problems(404)}
     _add(
         api,
         "/metrics",
-        get_metrics,
+        _described("/metrics"),
         "Show metrics",
         None,
         responses=metrics,
         response_class=Response,
     )
+
+
+def _described(path: str) -> Callable[[], Any]:
+    probe = probes.PROBES[path]
+
+    async def elsewhere() -> Response:
+        raise NotImplementedError(path)
+
+    elsewhere.__name__, elsewhere.__doc__ = probe.__name__, probe.__doc__
+    return elsewhere
 
 
 def _add(

@@ -6,7 +6,8 @@ from fastapi import FastAPI, Path, Request
 from starlette.responses import JSONResponse, Response
 
 from stationmaster.access.signin import Grant
-from stationmaster.http.deps import Caller, Given, credential
+from stationmaster.http.deps import Caller, Given
+from stationmaster.http.gatekeeper import credential
 from stationmaster.http.open_route import add_open
 from stationmaster.http.routes.table import add
 from stationmaster.http.shapes.signin import (

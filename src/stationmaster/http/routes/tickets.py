@@ -4,7 +4,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from stationmaster.access.tickets import LIFETIME_S
-from stationmaster.http.deps import Caller, Given, credential
+from stationmaster.http.deps import Caller, Given
+from stationmaster.http.gatekeeper import credential
 from stationmaster.http.limiting import address_of
 from stationmaster.http.routes.table import add
 from stationmaster.http.shapes.stream import SocketTicket, TicketRequest

@@ -15,6 +15,8 @@ from stationmaster.http.wire.exchange import Receive, Scope, Send
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
 from stationmaster.kernel.text import scrub
 
+PATH = "/v1/stream"  # of the one socket
+
 
 class Close(IntEnum):
     """Why a socket is closed. Below 4000 they are RFC 6455's."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from urllib.parse import parse_qs
 
-from stationmaster.http.deps import Gatekeeper, credential
+from stationmaster.http.gatekeeper import Gatekeeper, credential
 from stationmaster.http.wire.exchange import RawHeaders, Scope
 from stationmaster.kernel.errors import Invalid, Unauthenticated
 from stationmaster.kernel.principal import Principal

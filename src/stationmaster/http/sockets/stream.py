@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from stationmaster.events import Event, Live
 from stationmaster.http import problems
-from stationmaster.http.deps import Gatekeeper
+from stationmaster.http.gatekeeper import Gatekeeper
 from stationmaster.http.limiting import address_of, admit, take_place
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.stream import (
@@ -53,7 +53,6 @@ from stationmaster.sessions.runs.files import Upload
 
 log = structlog.get_logger(__name__)
 
-PATH = "/v1/stream"
 POLL_S = 5.0  # how late an event comes whose wake-up was lost
 _MAX_TOLD = 3  # of a frame's faults
 # What each frame counts as. A chat is counted by the gateway, with its tokens.

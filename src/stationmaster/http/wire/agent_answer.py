@@ -24,7 +24,7 @@ from stationmaster.gateway.translation.translation import conversation, reply_to
 from stationmaster.gateway.translation.translator import ClientFormat
 from stationmaster.http.limiting import admit
 from stationmaster.http.services import Services
-from stationmaster.http.task_request import tags_of
+from stationmaster.http.tags import tags_of
 from stationmaster.http.wire.agent_call import AgentCall, Outcome
 from stationmaster.http.wire.agent_prompt import left_out, prompt_of
 from stationmaster.http.wire.exchange import EVENT_STREAM, Exchange, RawHeaders, Scope

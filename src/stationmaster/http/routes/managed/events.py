@@ -26,7 +26,7 @@ from stationmaster.http.routes.managed.stream import SessionStream
 from stationmaster.http.routes.managed.table import add
 from stationmaster.http.services import Services
 from stationmaster.http.shapes.managed.event import EventSend, SentEvents, SessionEventPage
-from stationmaster.http.task_request import tags_of
+from stationmaster.http.tags import tags_of
 from stationmaster.kernel.errors import Invalid
 from stationmaster.kernel.principal import Principal
 from stationmaster.sessions.threads import primary_id

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.problems import allowed, request_id_of
+from stationmaster.http.framework import allowed, request_id_of
 from stationmaster.http.shapes.managed.event import TAGS
 from stationmaster.http.shapes.managed.resource import RESOURCE_TAGS
 from stationmaster.http.wire import anthropic_errors

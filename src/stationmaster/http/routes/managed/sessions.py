@@ -36,7 +36,7 @@ from stationmaster.http.shapes.managed.session import (
     Status,
 )
 from stationmaster.http.shapes.managed.terms import Amount, Deleted, SessionBudget
-from stationmaster.http.task_request import tags_of
+from stationmaster.http.tags import tags_of
 from stationmaster.kernel.clock import iso
 from stationmaster.kernel.errors import NotFound
 from stationmaster.sessions import session as records

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from stationmaster.http import framework
 from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.problems import allowed, request_id_of
+from stationmaster.http.framework import allowed, request_id_of
 from stationmaster.http.routes.managed.refusals import wrong_fields
 from stationmaster.http.routes.openai import batches, files, responses
 from stationmaster.http.wire import openai
