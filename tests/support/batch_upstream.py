@@ -65,8 +65,8 @@ class BatchUpstream(Listening):
         self.asked: list[str] = []
         self.calls: list[Json] = []
         self.faults: dict[str, list[Fault]] = {}
-        self.before: Callable[[str], None] = lambda _step: None
-        self.after: Callable[[str], None] = lambda _step: None
+        self.before: Callable[[str], bool] = lambda _step: False  # whether it is lost on its way
+        self.after: Callable[[str], object] = lambda _step: None
         self.taken = asyncio.Event()
 
     def routes(self, app: web.Application) -> None:
@@ -138,7 +138,8 @@ class BatchUpstream(Listening):
         raw = await request.read()
         step = f"{request.method} {_pattern(request.path)}"
         self.asked.append(step)
-        self.before(step)
+        if self.before(step):
+            return _cut(request)
         queued = self.faults.get(step, [])
         fault = queued.pop(0) if queued else None
         match fault:

@@ -18,7 +18,7 @@ from stationmaster.batches.batch import (
     Output,
     Progress,
 )
-from stationmaster.batches.progress import forget, look_now, progress_of
+from stationmaster.batches.progress import forget, look_now, progress_of, with_told
 from stationmaster.batches.sorting import Sorter, Sorting
 from stationmaster.batches.tables import batch_requests, batches
 from stationmaster.jobs import Outbox
@@ -136,7 +136,9 @@ class Batches:
     async def get(self, principal: Principal, batch_id: str) -> Batch:
         """One batch. Raises `NotFound`, also for another project's."""
         principal.require(SCOPE)
-        return await self._database.read(lambda tx: _find(tx, principal.owner, batch_id))
+        return await self._database.read(
+            lambda tx: with_told(tx, [_find(tx, principal.owner, batch_id)])[0]
+        )
 
     async def list(
         self,
@@ -164,11 +166,15 @@ class Batches:
         if before is not None:
             query, order = query.where(batches.c.id > before), batches.c.id.asc()
         query = query.order_by(order).limit(limit + 1)
-        rows = list(await self._database.browse(lambda tx: tx.execute(query).all()))
-        items = [batch_of(row) for row in rows[:limit]]
+
+        def verb(tx: Transaction) -> tuple[list[Batch], bool]:
+            rows = tx.execute(query).all()
+            return with_told(tx, [batch_of(row) for row in rows[:limit]]), len(rows) > limit
+
+        items, more = await self._database.browse(verb)
         if before is not None:
             items.reverse()
-        return Page(items, items[-1].id if len(rows) > limit else None)
+        return Page(items, items[-1].id if more else None)
 
     async def cancel(self, principal: Principal, batch_id: str) -> Batch:
         """Begin nothing more of it. What is under way is finished, and billed. Idempotent.
@@ -189,7 +195,7 @@ class Batches:
                 tx.execute(update(batches).where(mine).values(state="canceling", cancel_at=now))
                 look_now(tx, batch_id, now)
                 close(tx, batch_id, "canceled", now)
-            return _find(tx, principal.owner, batch_id)
+            return with_told(tx, [_find(tx, principal.owner, batch_id)])[0]
 
         return await self._database.write(verb)
 

@@ -18,7 +18,8 @@ import structlog
 
 from stationmaster.batches.ports import Caller, Principals
 from stationmaster.batches.returns import Returns
-from stationmaster.batches.submissions import Ending, Submission, Submissions, Waiting
+from stationmaster.batches.submission import Ending, Submission, Waiting
+from stationmaster.batches.submissions import Submissions
 from stationmaster.gateway.deferred import Ask, Deferred
 from stationmaster.jobs import Lease
 from stationmaster.kernel.clock import Clock
@@ -182,20 +183,27 @@ class Courier:
             log.warning("A submission of a batch cannot be written down.", id=submission.id)
 
     async def _failed(self, submission: Submission, error: StationmasterError) -> None:
-        since = submission.sent_at or submission.created_at
         log.warning(
             "A provider's batch cannot be reached.",
             submission_id=submission.id,
             provider=submission.to.provider,
             code=error.error_code,
         )
-        if self._clock.now() - since > GIVE_UP_MS:
-            await self._returns.rest(submission, None)
-            await self._submissions.finish(submission, error.message)
+        if self._is_hopeless(submission):
+            await self._give_up(submission, error.message)
             return
         await self._submissions.missed(
             submission, error.message, delay=self._later(submission, error)
         )
+
+    def _is_hopeless(self, submission: Submission) -> bool:
+        return self._clock.now() - (submission.sent_at or submission.created_at) > GIVE_UP_MS
+
+    async def _give_up(self, submission: Submission, note: str) -> None:
+        """Nobody knows what became of its requests: each costs its hold."""
+        log.warning("A provider's batch is given up.", submission_id=submission.id, why=note)
+        await self._returns.rest(submission, None)
+        await self._submissions.finish(submission, note)
 
     def _later(self, submission: Submission, error: StationmasterError | None = None) -> float:
         if isinstance(error, Unsure):  # nothing is wrong: an answer is waited for, as with any
@@ -283,7 +291,7 @@ class Courier:
                 principal,
                 Ask(of.operation, waiting.body.encode(), of.headers),
                 submission.to,
-                call_id=f"{submission.batch_id}:{waiting.number}:{waiting.attempt}",
+                call_id=waiting.call_id(submission),
                 holder=submission.id,
             )
         except Unavailable:
@@ -374,6 +382,9 @@ class Courier:
                 await self._submissions.finish(submission, note)
                 return
             if standing.state != "ended":
+                if self._is_hopeless(submission):
+                    await self._give_up(submission, "The provider has not ended it in a week.")
+                    return
                 if standing.state == "in_progress" and self._is_over(submission):
                     await interface.cancel(submission.upstream_id)
                 await self._submissions.heard(submission, standing.counts, delay=self._pace.poll)
@@ -382,9 +393,8 @@ class Courier:
             if not await self._submissions.is_empty(submission):
                 await self._returns.collect(submission, interface, submission.upstream_id)
                 await self._returns.rest(submission, standing)
-            await self._submissions.heard(submission, standing.counts, delay=self._pace.poll)
             await interface.clear(submission.upstream_id)
-        await self._submissions.finish(submission, standing.error)
+        await self._submissions.finish(submission, standing.error, standing.counts)
 
     def _is_over(self, submission: Submission) -> bool:
         of = submission.of

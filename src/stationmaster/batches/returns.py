@@ -12,7 +12,8 @@ from stationmaster.batches.batch import Outcome
 from stationmaster.batches.batches import AT_ONCE
 from stationmaster.batches.executor import LOST
 from stationmaster.batches.ports import Answer, Caller
-from stationmaster.batches.submissions import Ending, Submission, Submissions, Waiting
+from stationmaster.batches.submission import Ending, Submission, Waiting
+from stationmaster.batches.submissions import Submissions
 from stationmaster.budgets.entry import Held, LedgerEntry, lost, unspent
 from stationmaster.gateway.deferred import Ask, Deferred
 from stationmaster.kernel.clock import Clock
@@ -40,11 +41,11 @@ class Returns:
         self, submission: Submission, interface: BatchInterface, upstream_id: str
     ) -> None:
         """Fetch the results of one that has ended at its provider. Raises `Upstream`."""
-        holds = await self._submissions.holds(submission)
         async with aclosing(interface.results(upstream_id)) as results:
             async for page in _pages(results):
                 found = {number: r for r in page if (number := _number(submission, r)) is not None}
                 there = await self._submissions.load(submission, list(found))
+                holds = await self._submissions.holds(submission, there)
                 made = [self._ending(submission, w, found[w.number], holds) for w in there]
                 await self._put_away(submission, there, made)
 
@@ -111,8 +112,8 @@ class Returns:
                 await self.refuse(submission, page, rest, answer)
                 number += len(page)
             return number
-        holds = await self._submissions.holds(submission)
         async for page in self._submissions.pages(submission):
+            holds = await self._submissions.holds(submission, page)
             made = [
                 self._lost(submission, each, holds.get(each.number))
                 if rest is None
@@ -131,7 +132,7 @@ class Returns:
         answer: Answer,
     ) -> None:
         """End some of its requests with one answer; they cost nothing."""
-        holds = await self._submissions.holds(submission)
+        holds = await self._submissions.holds(submission, page)
         now, told = self._clock.now(), answer.body.decode()
         made = [
             Ending(

@@ -4,24 +4,28 @@ Every verb locks the batch before its submissions, requests and budgets, as ever
 called twice, and by two servers at once: a verb does nothing where another has gone on meanwhile.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 
-from stationmaster.batches.batch import BatchState, Operation, Outcome, SubmissionState
 from stationmaster.batches.batches import AT_ONCE, close, count
+from stationmaster.batches.progress import take_off
+from stationmaster.batches.submission import (
+    Ending,
+    Submission,
+    Waiting,
+    joined,
+    submission_of,
+)
 from stationmaster.batches.tables import batch_requests, batch_submissions, batches
 from stationmaster.budgets import Budgets
-from stationmaster.budgets.entry import Held, LedgerEntry, unspent
-from stationmaster.gateway.deferred import Destination
+from stationmaster.budgets.entry import Held, unspent
 from stationmaster.jobs import Instances
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.kernel.ids import new_id
-from stationmaster.kernel.principal import Owner
 from stationmaster.storage import Database, Prepared, Transaction
 
 PREFIX = "bsub"
@@ -37,56 +41,6 @@ _END = Prepared(
     )
     .values(state=bindparam("outcome"), status=bindparam("code"), reply=bindparam("said"), body="")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Of:
-    """The batch that a submission is of, as it stands now."""
-
-    owner: Owner
-    key_id: str
-    operation: Operation
-    headers: tuple[tuple[str, str], ...]
-    state: BatchState
-    expires_at: Millis
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """See `tables.batch_submissions`. `of` is None where the batch has been deleted since."""
-
-    id: str
-    batch_id: str
-    of: Of | None
-    to: Destination
-    state: SubmissionState
-    size: int
-    instance_id: str
-    upstream_id: str | None
-    sent_at: Millis | None
-    created_at: Millis
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request of a submission that has not ended."""
-
-    number: int
-    custom_id: str
-    body: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a request ended. `entry` settles its hold; None where it has none."""
-
-    number: int
-    outcome: Outcome
-    status: int | None = None
-    reply: str | None = None
-    entry: LedgerEntry | None = None
 
 
 class Submissions:
@@ -109,18 +63,18 @@ class Submissions:
 
     async def due(self) -> list[Submission]:
         """The open ones that are to be looked at now."""
-        query = _joined().where(
+        query = joined().where(
             batch_submissions.c.state != "ended", batch_submissions.c.next_at <= self._clock.now()
         )
         query = query.order_by(batch_submissions.c.next_at, batch_submissions.c.id)
         rows = await self._database.read(lambda tx: tx.execute(query).all())
-        return [_submission(row) for row in rows]
+        return [submission_of(row) for row in rows]
 
     async def get(self, submission_id: str) -> Submission | None:
         """One of them, as it is now."""
-        query = _joined().where(batch_submissions.c.id == submission_id)
+        query = joined().where(batch_submissions.c.id == submission_id)
         row = await self._database.read(lambda tx: tx.execute(query).first())
-        return None if row is None else _submission(row)
+        return None if row is None else submission_of(row)
 
     async def known(self, provider: str, since: Millis) -> set[str]:
         """A provider's ids of those that were made since."""
@@ -248,10 +202,13 @@ class Submissions:
         found = [Waiting(row.number, row.custom_id, row.body, row.attempts) for row in rows]
         return sorted(found, key=lambda each: each.number)
 
-    async def holds(self, submission: Submission) -> dict[int, Held]:
-        """Its open holds, by the numbers of their requests."""
-        found = await self._database.read(lambda tx: self._budgets.held(tx, submission.id))
-        return {int(held.context.call_id.split(":")[1]): held for held in found}
+    async def holds(self, submission: Submission, page: Sequence[Waiting]) -> dict[int, Held]:
+        """The open holds of some of its requests, by their numbers."""
+        calls = {each.call_id(submission): each.number for each in page}
+        found = await self._database.read(
+            lambda tx: self._budgets.held(tx, submission.id, calls=list(calls))
+        )
+        return {calls[held.context.call_id]: held for held in found}
 
     async def end(self, submission: Submission, endings: Sequence[Ending]) -> list[Ending]:
         """End some of its requests and settle their holds; return those that had not ended."""
@@ -285,8 +242,9 @@ class Submissions:
             ],
         )
         now = self._clock.now()
-        for outcome in sorted({each.outcome for each in done}):
-            number = sum(each.outcome == outcome for each in done)
+        numbers: Counter[str] = Counter(each.outcome for each in done)
+        take_off(tx, submission.id, numbers)
+        for outcome, number in sorted(numbers.items()):
             count(tx, submission.batch_id, outcome, number, now)
         return done
 
@@ -404,19 +362,38 @@ class Submissions:
         )
         return bool(tx.execute(still.values(instance_id="")).rowcount)
 
-    async def finish(self, submission: Submission, note: str | None = None) -> None:
-        """It has ended. Holds that are left of it are given back. Idempotent."""
+    async def finish(
+        self,
+        submission: Submission,
+        note: str | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        """It has ended. Holds that are left of it are given back. Idempotent.
 
-        def verb(tx: Transaction) -> None:
-            batch, now = _lock(tx, submission.batch_id), self._clock.now()
-            left = [unspent(held, now) for held in self._budgets.held(tx, submission.id)]
-            self._budgets.settle_within(tx, left)
-            tx.execute(_one(submission.id).values(state="ended", ended_at=now, note=note))
-            if batch is None:
-                gone = batch_submissions.c.id == submission.id
-                tx.execute(delete(batch_submissions).where(gone))
+        `counts` are its provider's last word.
+        """
+        ended: dict[str, Any] = {"state": "ended", "note": note}
+        if counts is not None:
+            ended["counts"] = dict(counts)
+        # In pieces: thousands of holds at once would keep all others from writing.
+        while await self._database.write(partial(self._give_back, submission)):
+            pass
+        await self._database.write(partial(self._finish, submission, ended))
 
-        await self._database.write(verb)
+    def _give_back(self, submission: Submission, tx: Transaction) -> bool:
+        _lock(tx, submission.batch_id)
+        now = self._clock.now()
+        held = self._budgets.held(tx, submission.id, limit=AT_ONCE)
+        self._budgets.settle_within(tx, [unspent(each, now) for each in held])
+        return len(held) == AT_ONCE
+
+    def _finish(self, submission: Submission, ended: Mapping[str, Any], tx: Transaction) -> None:
+        mine = (batch_submissions.c.id == submission.id, batch_submissions.c.state != "ended")
+        if _lock(tx, submission.batch_id) is None:
+            tx.execute(delete(batch_submissions).where(*mine))
+        else:
+            now = self._clock.now()
+            tx.execute(update(batch_submissions).where(*mine).values(ended_at=now, **ended))
 
 
 def _one(submission_id: str) -> Any:
@@ -446,44 +423,4 @@ def _submitted(submission: Submission) -> Any:
         batch_requests.c.batch_id == submission.batch_id,
         batch_requests.c.submission_id == submission.id,
         batch_requests.c.state == "submitted",
-    )
-
-
-def _joined() -> Any:
-    mine, batch = batch_submissions, batches
-    return select(
-        mine,
-        batch.c.organization_id,
-        batch.c.project_id,
-        batch.c.key_id,
-        batch.c.operation,
-        batch.c.headers,
-        batch.c.state.label("batch_state"),
-        batch.c.expires_at,
-    ).join_from(mine, batch, batch.c.id == mine.c.batch_id, isouter=True)
-
-
-def _submission(row: Row[Any]) -> Submission:
-    of = None
-    if row.batch_state is not None:
-        of = Of(
-            owner=Owner(row.organization_id, row.project_id),
-            key_id=row.key_id,
-            operation=row.operation,
-            headers=tuple((name, value) for name, value in row.headers),
-            state=row.batch_state,
-            expires_at=row.expires_at,
-        )
-    return Submission(
-        id=row.id,
-        batch_id=row.batch_id,
-        of=of,
-        to=Destination(row.provider, row.model, row.prices, Decimal(row.share)),
-        state=row.state,
-        size=row.size,
-        instance_id=row.instance_id,
-        upstream_id=row.upstream_id,
-        sent_at=row.sent_at,
-        created_at=row.created_at,
-        failures=row.failures,
     )

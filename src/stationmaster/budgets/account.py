@@ -236,11 +236,19 @@ class Budgets:
         found = tx.execute(select(holds.c.instance_id).distinct()).scalars()
         return [each for each in found if not each.startswith(LASTING)]
 
-    def held(self, tx: Transaction, holder: str) -> list[Held]:
-        """The open holds of an instance or another holder."""
-        rows = tx.execute(
-            select(holds).where(holds.c.instance_id == holder).order_by(holds.c.call_id)
-        ).all()
+    def held(
+        self,
+        tx: Transaction,
+        holder: str,
+        *,
+        calls: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> list[Held]:
+        """The open holds of an instance or another holder; with `calls` those of these calls."""
+        query = select(holds).where(holds.c.instance_id == holder)
+        if calls is not None:
+            query = query.where(holds.c.call_id.in_(calls))
+        rows = tx.execute(query.order_by(holds.c.call_id).limit(limit)).all()
         return [
             Held(
                 CallContext(

@@ -141,7 +141,10 @@ class Deferred:
         )
 
     def note(self, entry: LedgerEntry, ask: Ask, answer: bytes | None, status: int | None) -> None:
-        """Tell of a call that is settled: the metrics, and where the project keeps its calls."""
+        """Tell of a call that is settled: the metrics, and where the project keeps its calls.
+
+        Of one without an answer, which was never made, nothing is kept.
+        """
         self._observer.observe(CallStarted(entry.context))
         self._observer.observe(
             CallEnded(
@@ -156,7 +159,9 @@ class Deferred:
             )
         )
         keeper = self._keeper
-        if keeper is not None and keeper.wants(entry.context.owner, of_run=False):
+        if keeper is None or answer is None:
+            return
+        if keeper.wants(entry.context.owner, of_run=False):
             Tape(keeper, ask.operation, ask.raw).end(entry.context, entry, answer)
 
     @contextmanager

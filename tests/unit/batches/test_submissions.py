@@ -7,9 +7,10 @@ import pytest
 
 from stationmaster.batches import Batch, Batches
 from stationmaster.batches.batch import NewRequest
-from stationmaster.batches.submissions import Ending, Submission, Submissions
+from stationmaster.batches.submission import Ending, Submission
+from stationmaster.batches.submissions import Submissions
 from stationmaster.budgets import Budgets
-from stationmaster.budgets.entry import CallContext, lost
+from stationmaster.budgets.entry import CallContext, Held, lost
 from stationmaster.gateway.deferred import Ask, Destination
 from stationmaster.jobs import Instances, Outbox
 from stationmaster.kernel.clock import ManualClock
@@ -56,6 +57,11 @@ class House:
         context = CallContext(call_id, ALICE.owner, "key_alice", None, None, "claude", "m")
         await self.budgets.reserve(context, 300, holder=submission.id)
 
+    async def holds(self, submission: Submission) -> dict[int, Held]:
+        """Of any of its requests, whatever became of them since."""
+        found = await self.database.read(lambda tx: self.budgets.held(tx, submission.id))
+        return {int(each.context.call_id.split(":")[1]): each for each in found}
+
     async def state(self, batch: Batch) -> Batch:
         return await self.batches.get(ALICE, batch.id)
 
@@ -74,7 +80,7 @@ async def test_what_goes_there_is_taken_once_and_ends_once(house: House) -> None
     await house.hold(submission, 0)
     assert await house.submissions.intend(submission, 2) is not None
     await house.submissions.adopt(submission, "theirs")
-    holds = await house.submissions.holds(submission)
+    holds = await house.holds(submission)
     assert list(holds) == [0]
 
     entry = lost(holds[0], 7)
@@ -93,7 +99,7 @@ async def test_holds_of_a_submission_are_nobodys_who_died(house: House) -> None:
     await house.hold(submission, 0)
     assert await house.database.read(house.budgets.holders) == []
     await house.submissions.finish(submission)
-    assert await house.submissions.holds(submission) == {}
+    assert await house.holds(submission) == {}
 
 
 async def test_who_was_overtaken_may_not_send(house: House) -> None:
@@ -102,7 +108,7 @@ async def test_who_was_overtaken_may_not_send(house: House) -> None:
     await house.hold(submission, 0)
     await house.submissions.abandon(submission, None, delay=0.0)
     assert await house.submissions.intend(submission, 2) is None
-    assert await house.submissions.holds(submission) == {}
+    assert await house.holds(submission) == {}
     again = await house.opened()
     assert (again.size, again.id != submission.id) == (2, True)
     attempts = [each.attempt async for page in house.submissions.pages(again) for each in page]
