@@ -5,15 +5,25 @@ it. Bodies have their bounds where they are read.
 """
 
 import asyncio
+import string
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
 HEAD_SECONDS = 10.0  # for a whole head, from the connection or from its first byte
+
+_IN_NAMES = (string.ascii_lowercase + string.digits + "!#$%&'*+-.^_`|~").encode()
+_IN_VALUES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_ABOUT_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
 
 
 class HeadTooLargeError(Exception):
@@ -75,6 +85,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def answered(scope: Any, receive: Any, _send: Any) -> None:
+            await app(scope, receive, _Answer(cycle).send)
+
+        super()._start_asgi_task(cycle, answered)
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too much of it."""
         self._unwatch()
@@ -103,6 +119,42 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = None
         if self._in_head and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+
+class _Answer:
+    """Writes heads a few times faster than uvicorn, which takes each header for itself.
+
+    What is out of the ordinary is left to uvicorn, and so is all that follows the head.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """See ASGI."""
+        cycle = self._cycle
+        if message["type"] != "http.response.start" or cycle.response_started:
+            await cycle.send(message)
+            return
+        headers = cycle.default_headers + list(message.get("headers", []))
+        named = dict(headers)
+        length = named.get(b"content-length", b"")
+        plain = (
+            length.isdigit()
+            and cycle.keep_alive
+            and not cycle.disconnected
+            and not cycle.flow.write_paused
+            and _ABOUT_CONNECTION.isdisjoint(named)
+            and not b"".join([name for name, _ in headers]).translate(None, _IN_NAMES)
+            and not b"".join([value for _, value in headers]).translate(None, _IN_VALUES)
+        )
+        if not plain:
+            await cycle.send(message)
+            return
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        cycle.expected_content_length, cycle.chunked_encoding = int(length), False
+        lines = b"\r\n".join(map(b": ".join, headers))
+        cycle.transport.write(STATUS_LINE[message["status"]] + lines + b"\r\n\r\n")
 
 
 class StrictSocketProtocol(WebSocketsSansIOProtocol):

@@ -79,6 +79,28 @@ async def test_several_requests_on_one_connection_each_have_their_bounds() -> No
         assert answer.count(b"HTTP/1.1 200 ") == 3
 
 
+@pytest.mark.parametrize(
+    "header",
+    [(b"x-b", b"b\r\nx-c: c"), (b"x-b\r\nx-c", b"c"), (b"x-b: b", b"c"), (b"x-b", b"\0")],
+)
+async def test_a_head_that_would_say_more_is_not_sent(header: tuple[bytes, bytes]) -> None:
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"x-a", b"a"), header, (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving_at(behind=answer) as port:
+        for ending in (b"\r\n", CLOSE):
+            assert await say(port, b"GET /a HTTP/1.1\r\nHost: x\r\n" + ending) == b""
+
+
+async def test_heads_are_the_same_on_a_connection_that_is_kept() -> None:
+    async with serving_at() as port:
+        one = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+        kept, closed = (await say(port, one, one[:-2] + CLOSE)).split(b"http /a")[:2]
+        assert kept.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") == closed
+
+
 async def test_a_large_body_counts_for_nothing_here() -> None:
     async with serving_at() as port:
         size = 4 * MAX_HEAD
