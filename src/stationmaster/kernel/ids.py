@@ -7,19 +7,41 @@ milliseconds and 80 random bits in Crockford's base 32.
 import os
 import re
 import time
+from functools import lru_cache
 
 from stationmaster.kernel.errors import NotFound
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-_SHIFTS = tuple(range(120, -1, -10))
+_TIME_SHIFTS = tuple(range(40, -1, -10))
+_RANDOM = 16  # characters of 5 bits each
+_DRAWN = 256  # random parts made at once: asking the kernel for each would let another thread run
+_SPELL = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 _ID = re.compile(r"[a-z]{2,12}_[0-9a-hjkmnp-tv-z]{26}")
+
+
+_drawn: list[str] = []
+os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_id(prefix: str) -> str:
     """Make an identifier such as `run_01jd3k…`."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    return prefix + "_" + "".join([_PAIRS[(value >> shift) & 1023] for shift in _SHIFTS])
+    return f"{prefix}_{_spelled(time.time_ns() // 1_000_000)}{_random_part()}"
+
+
+@lru_cache(maxsize=1)
+def _spelled(millis: int) -> str:
+    return "".join([_PAIRS[(millis >> shift) & 1023] for shift in _TIME_SHIFTS])
+
+
+def _random_part() -> str:
+    # Threads share the list: each `pop` and `extend` is whole.
+    try:
+        return _drawn.pop()
+    except IndexError:
+        letters = os.urandom(_RANDOM * _DRAWN).translate(_SPELL).decode()
+        _drawn.extend([letters[at : at + _RANDOM] for at in range(_RANDOM, len(letters), _RANDOM)])
+        return letters[:_RANDOM]
 
 
 def check_id(value: str, prefix: str) -> str:

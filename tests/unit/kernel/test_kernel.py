@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,23 @@ def test_ids_are_unique_and_have_their_form() -> None:
     made = [new_id("run") for _ in range(2000)]
     assert len(set(made)) == len(made)
     assert all(check_id(one, "run") == one for one in made)
+
+
+def test_ids_of_threads_and_of_a_forked_process_are_unique() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        made = [one for each in threads.map(_some_ids, [3000] * 4) for one in each]
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.write(writing, " ".join(_some_ids(100)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    made += _some_ids(100) + os.read(reading, 65_536).decode().split()
+    random_parts = {one[-16:] for one in made}
+    assert len(random_parts) == len(made) == 12_200
+
+
+def _some_ids(number: int) -> list[str]:
+    return [new_id("run") for _ in range(number)]
 
 
 def test_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
