@@ -111,7 +111,7 @@ def server(
 
 def _complaints(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
-    return "\n".join(line for line in lines if '"level": "info"' not in line)[-4000:]
+    return "\n".join(line for line in lines if '"level":"info"' not in line)[-4000:]
 
 
 def _ready(port: int) -> bool:

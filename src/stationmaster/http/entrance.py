@@ -93,26 +93,27 @@ class Entrance:
         if client_id := _client_id(scope["headers"]):
             bound["client_request_id"] = client_id
         started = asyncio.get_running_loop().time()
-        with structlog.contextvars.bound_contextvars(**bound):
-            try:
-                await self._app(scope, receive, answer.send)
-            except RequestGoneError:
-                pass  # the client left before its request was complete: there is nobody to answer
-            except Exception as error:
-                log.exception("A request failed in this server.")
-                if not answer.status and not socket:
-                    await _send_whole(answer.send, self._render(scope, error, request_id))
-            except asyncio.CancelledError:
-                # Nobody cancels a request but Uvicorn, which at the end of its patience with a
-                # stopping server would answer 500 itself, in plain text.
-                if answer.status or socket:
-                    raise
-                stopping = Unavailable("The server is stopping.", code="shutting_down")
-                await _send_whole(answer.send, self._render(scope, stopping, request_id))
-            finally:
-                seconds = asyncio.get_running_loop().time() - started
-                self._note(scope, answer, seconds)
-                structlog.contextvars.unbind_contextvars("principal")
+        tokens = structlog.contextvars.bind_contextvars(**bound)
+        try:
+            await self._app(scope, receive, answer.send)
+        except RequestGoneError:
+            pass  # the client left before its request was complete: there is nobody to answer
+        except Exception as error:
+            log.exception("A request failed in this server.")
+            if not answer.status and not socket:
+                await _send_whole(answer.send, self._render(scope, error, request_id))
+        except asyncio.CancelledError:
+            # Nobody cancels a request but Uvicorn, which at the end of its patience with a
+            # stopping server would answer 500 itself, in plain text.
+            if answer.status or socket:
+                raise
+            stopping = Unavailable("The server is stopping.", code="shutting_down")
+            await _send_whole(answer.send, self._render(scope, stopping, request_id))
+        finally:
+            seconds = asyncio.get_running_loop().time() - started
+            self._note(scope, answer, seconds)
+            structlog.contextvars.unbind_contextvars("principal")
+            structlog.contextvars.reset_contextvars(**tokens)
 
     def _note(self, scope: Scope, answer: "_Answer | _SocketAnswer", seconds: float) -> None:
         endpoint, status = self._label(scope), answer.status or CLIENT_GONE

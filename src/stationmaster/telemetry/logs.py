@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -23,6 +24,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 _LONGEST = 16_384  # characters of one field; a traceback fits, a prompt or an upload does not
 _LEVELS = {"exception": "error", "warn": "warning", "fatal": "critical"}  # by the method's name
+_DELETE = b"\x7f"
 _FIRST = ("timestamp", "level", "message", "module")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _CONTROL_BUT_BREAKS = re.compile(r"(?!\n)" + _CONTROL.pattern)
@@ -140,12 +142,21 @@ def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return {name: _visible(value, keep_breaks=name == "exception") for name, value in event.items()}
 
 
-_encode = json.JSONEncoder(default=repr).encode
+_encode_plain = msgspec.json.Encoder().encode
+_encode_any = json.JSONEncoder(default=repr, separators=(",", ":")).encode
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """One line of ASCII, so that no control character gets through."""
-    return _encode(event)
+    if _PLAIN.issuperset(map(type, event.values())):
+        try:
+            line = _encode_plain(event)
+        except (ValueError, OverflowError):  # half a surrogate, a number of many digits
+            return _encode_any(event)
+        if line.isascii() and _DELETE not in line:
+            return line.decode()
+    return _encode_any(event)
 
 
 def _bounded(value: Any) -> Any:

@@ -42,24 +42,30 @@ class Redactor:
 
     def __init__(self, *values: str) -> None:
         """`values` are secrets to mask wherever they appear."""
-        self._values: set[str] = set()
-        self._known: re.Pattern[str] | None = None
+        self._values: tuple[str, ...] = ()
+        self._known = re.compile("")
         self.register(*values)
 
     def register(self, *values: str) -> None:
         """Mask these too, also as JSON and URLs write them. Under 8 characters are ignored."""
+        known = set(self._values)
         for value in values:
             if len(value) >= _LEAST:
-                self._values |= {value, json.dumps(value)[1:-1], quote(value, safe="")}
-        if self._values:
-            # The longest first: a secret that begins with another one is masked whole.
-            longest = sorted(self._values, key=len, reverse=True)
-            self._known = re.compile("|".join(map(re.escape, longest)))
+                known |= {value, json.dumps(value)[1:-1], quote(value, safe="")}
+        # The longest first: a secret that begins with another one is masked whole.
+        longest = sorted(known, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest)))
+        self._values = tuple(longest)
 
     def scrub(self, text: str) -> str:
         """The text with every secret replaced by `[redacted]`."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        if any(mark in text for mark in _MARKS):
-            text = _LOOKS_SECRET.sub(MASK, text)
+        # There is a line for every request: to look whether there is anything to mask at all takes
+        # a fraction of what the patterns take.
+        for value in self._values:
+            if value in text:
+                text = self._known.sub(MASK, text)
+                break
+        for mark in _MARKS:
+            if mark in text:
+                return _LOOKS_SECRET.sub(MASK, text)
         return text

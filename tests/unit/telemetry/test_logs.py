@@ -108,19 +108,22 @@ def test_no_secret_by_any_road() -> None:
         logging.getLogger("alembic").exception("With a traceback.")
     with bound_contextvars(request_id=SECRET):
         log.info("bound")
-    assert len(output.records()) == 6
+    log.info("as bytes", name=SECRET.encode(), several=(SECRET.encode(), 2**70))
+    assert len(output.records()) == 7
     assert SECRET not in output.getvalue()
 
 
 @pytest.mark.parametrize("get_logger", [structlog.get_logger, logging.getLogger])
 @pytest.mark.parametrize("name", ["stationmaster.x", "uvicorn.error"])
+@pytest.mark.parametrize("more", ["", "\x7f", "\u2028\x85", "\ud800"])
 def test_a_line_break_does_not_make_a_second_line(
-    get_logger: Callable[[str], Any], name: str
+    get_logger: Callable[[str], Any], name: str, more: str
 ) -> None:
     output = configure()
-    hostile = 'x\n{"level": "error"}\r\x1b[2J\u2028\x85'
+    hostile = 'x\n{"level": "error"}\r\x1b[2J' + more
     get_logger(name).info(hostile)
     assert output.getvalue().count("\n") == 1
+    assert output.getvalue()[:-1].isprintable()
     assert output.getvalue().isascii()
     assert output.records()[0]["message"] == hostile
 
