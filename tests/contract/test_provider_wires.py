@@ -5,8 +5,8 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from stationmaster.kernel.errors import Upstream, UpstreamTimeout
@@ -303,5 +303,5 @@ async def test_what_the_client_sends_beside_its_request_does_not_reach_the_upstr
     raw = recorded(kind)
     async with RawUpstream(writes(raw)) as upstream, calling(kind, upstream.url) as subject:
         request = subject.request(stream=True)
-        await subject.asked(replace(request, headers=(*request.headers, *hostile)))
+        await subject.asked(msgspec.structs.replace(request, headers=(*request.headers, *hostile)))
         assert b"of-the-client" not in upstream.requests[0]

@@ -1,7 +1,8 @@
 """What one model call used and cost: the ledger's line."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.money import MicroDollars
@@ -18,8 +19,7 @@ Charge = tuple[str, Millis, Unit]
 """An account that a call counts against: a budget's id, the start of its period, its unit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens in four classes, priced apart. `input_tokens` excludes both cache classes.
 
     `cache_write_1h_tokens` are the part of `cache_write_tokens` with the longer, dearer lifetime.
@@ -58,8 +58,7 @@ from above: the server died, or an answer that is not streamed did not come in t
 `cached`: nobody was asked, a kept answer was told again; nothing billed."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(msgspec.Struct, frozen=True):
     """Whom a call is for. `call_id` (prefix `call`) names the hold and the ledger entry alike.
 
     `user_id` is the person behind it, where there is one; `tags` are the caller's own words.
@@ -89,8 +88,7 @@ class CallContext:
         return found + [f"tag:{self.owner.project_id}:{tag}" for tag in self.tags]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(msgspec.Struct, frozen=True):
     """One settled call. `lost_tokens` are the held ones of a call whose usage is unknown."""
 
     context: CallContext
@@ -112,8 +110,7 @@ LASTING = "bsub_"
 is no server: it is a submission of a batch, outlives them all, and is settled when it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """An open hold."""
 
     context: CallContext
@@ -122,15 +119,13 @@ class Held:
     created_at: Millis
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True):
     """A hold is placed: the call may go out."""
 
     amount: MicroDollars
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A budget does not cover the worst case. `remaining` is what the tightest one still has.
 
     `held` is the part of it that other calls hold now: they may give much of it back. All in

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import bindparam, insert, select, update
 
 from stationmaster.budgets.alert import Alerts
@@ -63,8 +64,7 @@ _RAISE_AND_INSERT = Prepared(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What a call asks for. Without `final` a refusal is not written down.
 
     `degraded` says that no cheaper model is left: budgets that only ask for one let it pass.

@@ -8,7 +8,6 @@ cheaper model is tried.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 import msgspec
@@ -56,8 +55,7 @@ CountTokens = Callable[[CallBody], Awaitable[int | None]]
 """Asks the provider for the exact count of input tokens; None where it does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A model that may answer a call: where, at which prices, and who counts its tokens.
 
     `body` is the request in a format that the provider takes, `prices` its price list; `reply`
@@ -79,8 +77,7 @@ Cheaper = Callable[[Candidate], Candidate | None]
 """The next cheaper model for the same call; None where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A hold is placed. `raw` is the body to send, `input_tokens` exact where it was asked for.
 
     `candidate` is who answers: the model that was asked for, or a cheaper one.
@@ -164,8 +161,7 @@ class Admission:
         return answer if isinstance(answer, Refused) else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True):
     max_tokens: int
     amount: MicroDollars
     tokens: int

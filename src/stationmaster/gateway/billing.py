@@ -1,7 +1,8 @@
 """What was served, in money."""
 
-from dataclasses import dataclass
 from decimal import Decimal
+
+import msgspec
 
 from stationmaster.budgets.entry import Usage
 from stationmaster.gateway.body import CallBody
@@ -11,8 +12,7 @@ from stationmaster.kernel.errors import NotFound
 from stationmaster.kernel.money import MicroDollars
 
 
-@dataclass(frozen=True, slots=True)
-class Tariff:
+class Tariff(msgspec.Struct, frozen=True):
     """By which a call is billed: the price list `prices`, the model that was asked for, its rates.
 
     Tokens cost `share` of what the list says; `rates` are those of a whole call.

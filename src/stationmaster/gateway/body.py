@@ -5,7 +5,6 @@ unknown fields, number formats, key order and thinking signatures survive untouc
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,8 +15,7 @@ MAX_TOKENS_BOUND = 2**31
 """No model writes as much; above it, the product with a price would only be noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallBody:
+class CallBody(msgspec.Struct, frozen=True):
     r"""What routing and counting need to know of a request, and the request itself.
 
     `operation` is its format. `max_tokens` is what may be written for each of `choices` answers,

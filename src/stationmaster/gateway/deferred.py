@@ -8,8 +8,10 @@ of its own for batches.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+
+import msgspec
 
 from stationmaster.budgets.entry import Held, LedgerEntry, lost
 from stationmaster.calls import CallKeeper
@@ -108,7 +110,9 @@ class Deferred:
             return None
 
         def deferred(candidate: Candidate) -> Candidate:
-            return replace(candidate, rates=candidate.rates.scaled(to.share), holder=holder)
+            return msgspec.structs.replace(
+                candidate, rates=candidate.rates.scaled(to.share), holder=holder
+            )
 
         upstream = there[0].upstream
         upstream.engage()

@@ -1,7 +1,8 @@
 """What the gateway needs of the rest of the server, and what it tells it."""
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from stationmaster.budgets.entry import (
     CallContext,
@@ -48,15 +49,13 @@ class Meter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CallStarted:
+class CallStarted(msgspec.Struct, frozen=True):
     """A model call has been dispatched."""
 
     context: CallContext
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
+class CallEnded(msgspec.Struct, frozen=True):
     """A model call has been settled. `stop_reason` and `status` are the provider's, if it said."""
 
     context: CallContext
@@ -69,8 +68,7 @@ class CallEnded:
     first_byte_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallRefused:
+class CallRefused(msgspec.Struct, frozen=True):
     """A model call was refused for cost before it was made."""
 
     context: CallContext

@@ -4,8 +4,6 @@ Anthropic's stream reports usage twice: `message_start` with the input classes, 
 with cumulative figures at the end. A stream that is cut between them is estimated from above.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from stationmaster.budgets.entry import Usage
@@ -63,12 +61,13 @@ class _Event(msgspec.Struct):
     usage: _Tokens | None = None
 
 
+_CLASSES = Usage.__struct_fields__
+
 _event = msgspec.json.Decoder(_Event)
 _message = msgspec.json.Decoder(_Message)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True):
     """What one request used. `usage` is all of it, `parts` the same by the model that served it.
 
     A part's model is None for the model that was asked for. `exact` is False where some of it is
@@ -133,9 +132,7 @@ class _Totals:
             parts.append((entry.model, totals.usage()))
         counted = sum((usage for model, usage in parts if model is None), Usage())
         own = self.usage()
-        missing = Usage(
-            *(max(0, getattr(own, name) - getattr(counted, name)) for name in Usage.__slots__)
-        )
+        missing = Usage(*(max(0, getattr(own, name) - getattr(counted, name)) for name in _CLASSES))
         return ((None, missing), *parts) if missing != Usage() else tuple(parts)
 
     def served(self, stop_reason: str | None, *, reported: bool, exact: bool) -> Served:

@@ -5,8 +5,9 @@ knows nothing of keys, budgets or ledgers; the gateway is its only caller.
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -14,8 +15,7 @@ Operation = Literal["messages", "count_tokens", "chat", "embeddings", "responses
 """A wire format: Anthropic's first two, then OpenAI's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRequest:
+class ProviderRequest(msgspec.Struct, frozen=True):
     """One call. `headers` are those of the client that may pass (never its credentials).
 
     `query` is the client's query string without its question mark, such as `beta=true`.

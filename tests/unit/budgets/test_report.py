@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from stationmaster.budgets import Budgets, Reports, Usage
@@ -88,7 +89,7 @@ async def test_who_may_not_read_usage(reports: Reports) -> None:
 
 async def test_what_the_offline_script_answered_says_so(budgets: Budgets, reports: Reports) -> None:
     await _used(budgets, NOW, 1, model="opus")
-    offline = replace(call(None, model="opus"), provider="offline")
+    offline = msgspec.structs.replace(call(None, model="opus"), provider="offline")
     await budgets.reserve(offline, 2)
     await budgets.settle(entry(offline, 2, at=NOW))
     report = await reports.usage(READER, "day")

@@ -7,7 +7,6 @@ They may leave `model` out, bound the call by `timeout` and name their `project_
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import msgspec
 
@@ -38,8 +37,7 @@ _text = msgspec.json.Decoder(str | None)
 _seconds = msgspec.json.Decoder(float | None)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A request that is ready to be sent.
 
     `timeout` is in seconds; `reason` is why the model is that; `turn` is what is to be kept.

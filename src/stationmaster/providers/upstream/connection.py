@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httptools
+import msgspec
 
 from stationmaster.kernel.errors import Upstream, UpstreamTimeout
 from stationmaster.providers.upstream.decoder import Decoder
@@ -34,8 +34,7 @@ class UnusableAnswerError(Exception):
     """The head is HTTP, but not the beginning of an answer to our request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """Until when to wait, in the event loop's time; `inactivity` in seconds."""
 
     head: float
