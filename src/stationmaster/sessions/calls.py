@@ -117,7 +117,10 @@ def open_calls(
 
 
 def waiting(tx: Transaction, run_id: str, epoch: int) -> list[str]:
-    """The ids of the events that a run's agent waits to be answered, in the order it asked."""
+    """The ids of the events that a run's agent waits to be answered, in the order it asked.
+
+    Those of one millisecond are in any order.
+    """
     return list(
         tx.execute(
             select(approvals.c.event_id)

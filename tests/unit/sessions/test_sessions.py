@@ -403,7 +403,10 @@ async def test_calls_that_come_together_are_asked_together(
     talk.script(Call(both), Say("Done."))
     session = await talk.create(say("go"), tools=[ASKING])
     async with core.working(core.worker(1)):
-        first, second = await talk.asked(session, 2)
+        asked = await talk.asked(session, 2)
+        calls = [e.data for e in await talk.book(session) if e.type == "agent.tool_use"]
+        commands = {call["id"]: call["input"]["command"] for call in calls}
+        first, second = sorted(asked, key=commands.__getitem__)
         await talk.send(session, ToolConfirmation(first, True))
         assert await talk.asked(session, 1) == [second], "the rest is named again"
         await talk.send(session, ToolConfirmation(second, False, "No."))
