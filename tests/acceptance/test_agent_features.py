@@ -226,6 +226,31 @@ async def test_a_workspaces_own_settings_do_nothing(shed: Shed) -> None:
     assert not any("evil" in tool for tool in events[0].tools)
 
 
+@pytest.mark.parametrize("sandbox", ["require", "off"], indirect=True)
+@pytest.mark.parametrize("mode", ["bypassPermissions", "default"])
+async def test_a_message_is_words_and_reads_no_file(shed: Shed, mode: Any) -> None:
+    """The CLI would put what `@PATH` names before the model, without its tools and their rules."""
+    spec = shed.spec(permission_mode=mode)
+    named = [
+        "mine.txt",
+        str(spec.workspace / "mine.txt"),
+        "../home/home.txt",
+        "../../data/stationmaster.db",
+        str(shed.top / "data" / "stationmaster.db"),
+        "/etc/passwd",
+    ]
+    (shed.top / "data").mkdir(exist_ok=True)
+    for path in named[1:-1]:
+        (spec.workspace / path).write_text("The file's canary.")
+    say = " ".join(f"@{path} @'{path}' @\"{path}\"" for path in named)
+    await shed.turn(spec, say=say)
+    (call,) = shed.upstream.message_calls
+    told = json.dumps(call.body)
+    assert call.body["messages"][-1]["content"][-1]["text"] == say
+    assert "canary" not in told
+    assert "root:" not in told
+
+
 # --- tools ------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from stationmaster.cli import (
     budgets,
     cache,
     calls,
+    capabilities,
     chat,
     check,
     copy_database,
@@ -77,6 +78,7 @@ def build() -> typer.Typer:
     app.command("chat")(chat.chat)
     app.command("process")(providers.process)
     app.command("route")(providers.route)
+    app.command("capabilities")(capabilities.capabilities)
     app.add_typer(_providers(), name="providers")
     app.add_typer(_tasks(), name="tasks")
     app.add_typer(_sessions(), name="sessions")

@@ -173,6 +173,10 @@ class AsyncClient:
         """What is known of a provider's models."""
         return await self.call(calls.provider_models(provider))
 
+    async def capabilities(self) -> Json:
+        """The project's agents, and what agents can be given, as far as the key may use it."""
+        return await self.call(calls.capabilities())
+
     async def route(self, prompt: str, *, context_size: int = 0) -> Json:
         """Which model a chat with this prompt would get if it named none. Costs nothing."""
         return await self.call(calls.route(prompt, context_size))

@@ -111,6 +111,11 @@ def provider_models(provider: str) -> Call[Json]:
     return Call("GET", f"/v1/providers/{quote(provider, safe='')}/models", _object)
 
 
+def capabilities() -> Call[Json]:
+    """What agents can be given."""
+    return Call("GET", "/v1/capabilities", _object)
+
+
 def route(prompt: str, context_size: int) -> Call[Json]:
     """Which model would be chosen. It changes nothing."""
     return Call("POST", "/v1/route", _object, body={"prompt": prompt, "context_size": context_size})

@@ -168,6 +168,10 @@ class Client:
         """What is known of a provider's models."""
         return self.call(calls.provider_models(provider))
 
+    def capabilities(self) -> Json:
+        """The project's agents, and what agents can be given, as far as the key may use it."""
+        return self.call(calls.capabilities())
+
     def route(self, prompt: str, *, context_size: int = 0) -> Json:
         """Which model a chat with this prompt would get if it named none. Costs nothing."""
         return self.call(calls.route(prompt, context_size))

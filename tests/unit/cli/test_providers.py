@@ -76,6 +76,28 @@ def test_providers_are_listed(server: ScriptedServer, command: Command) -> None:
     assert {request.path for request in server.requests} == {"/v1/providers"}
 
 
+def test_what_agents_can_be_given_is_listed(server: ScriptedServer, command: Command) -> None:
+    offered: Any = {
+        "agents": [{"id": "agent_1", "name": "helper", "description": None}],
+        "skills": [{"name": "tidy", "description": "Tidies.\x1b[31m", "command": "/tidy"}],
+        "mcp_servers": [{"name": "docs", "url": "catalogue://docs"}],
+        "tools": ["Bash", "Read"],
+    }
+    server.answers = [Answer.of(offered), Answer.of(offered)]
+    code, out, _ = command("capabilities")
+    assert code == 0
+    assert "\x1b" not in out
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["agent", "agent_1", "helper"],
+        ["skill", "tidy", "Tidies."],
+        ["tool", "server", "docs"],
+        ["tool", "Bash"],
+        ["tool", "Read"],
+    ]
+    assert json.loads(command("-o", "json", "capabilities")[1]) == offered
+    assert {request.path for request in server.requests} == {"/v1/capabilities"}
+
+
 def test_a_providers_models_are_shown(server: ScriptedServer, command: Command) -> None:
     server.answers = [Answer.of(MODELS), Answer.of(MODELS), Answer.problem(404, "not_found")]
     code, out, _ = command("providers", "models", "a/b")

@@ -285,6 +285,7 @@ async def test_waiting_gives_the_task_as_it_ended(server: ScriptedServer, ask: A
             {"provider": "openai", "model_name": "gpt-4", "user_message": "x"},
         ),
         ("providers", [], {}, "GET /v1/providers", []),
+        ("capabilities", [], {}, "GET /v1/capabilities", {}),
         ("provider_models", ["a/b"], {}, "GET /v1/providers/a%2Fb/models", {}),
         (
             "route",
