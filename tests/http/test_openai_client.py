@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.http.conftest import ADMIN, House, Open
 from tests.support.vendor_upstream import Answer, VendorUpstream
@@ -265,3 +266,45 @@ async def test_a_changed_file_is_read_and_a_broken_one_changes_nothing(
     assert "pear" in gateway.models.routes
     kept, now = before.routes["gpt-5"].targets[0], gateway.models.routes["gpt-5"].targets[0]
     assert kept.upstream is now.upstream  # nothing was said anew of it
+
+
+@pytest.mark.parametrize(
+    ("place", "instead"), [("responses", "POST /v1/responses"), ("realtime", "text")]
+)
+async def test_a_socket_of_openais_is_refused_with_what_there_is_instead(
+    house: House, place: str, instead: str
+) -> None:
+    async with client(house) as made:
+        connect = (
+            made.responses.connect() if place == "responses" else made.realtime.connect(model="m")
+        )
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect:
+                pass
+    answer = refused.value.response
+    assert answer.status_code == 404
+    assert answer.body is not None
+    error = json.loads(bytes(answer.body))["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "not_found")
+    assert instead in error["message"]
+    assert answer.headers["x-request-id"]
+
+
+async def test_what_is_not_offered_is_not_found(house: House) -> None:
+    async with client(house) as made:
+        for ask in (
+            lambda: made.moderations.create(input="x"),
+            lambda: made.images.generate(prompt="x"),
+            lambda: made.audio.speech.create(input="x", model="m", voice="alloy"),
+            made.conversations.create,
+            lambda: made.completions.create(model="haiku", prompt="x"),
+            made.chat.completions.list,
+            made.vector_stores.create,
+            lambda: made.uploads.create(
+                bytes=1, filename="x", mime_type="text/plain", purpose="batch"
+            ),
+            made.fine_tuning.jobs.list,
+        ):
+            with pytest.raises(openai.APIStatusError) as refused:
+                await ask()
+            assert refused.value.status_code in {404, 405}, refused.value

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,11 +12,19 @@ import msgspec
 from stationmaster.http import problems
 from stationmaster.http.streams import SEND_SECONDS, StalledError
 from stationmaster.http.strict_json import parse
+from stationmaster.http.wire import openai_errors
 from stationmaster.http.wire.exchange import Receive, Scope, Send
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
 from stationmaster.kernel.text import scrub
 
 PATH = "/v1/stream"  # of the one socket
+# Where OpenAI's clients look for others, and what they can have instead.
+_OPENAIS = MappingProxyType(
+    {
+        "/v1/responses": "Use POST /v1/responses, with `stream` to have it as it comes.",
+        "/v1/realtime": "Nothing here speaks; use POST /v1/responses for text.",
+    }
+)
 
 
 class Close(IntEnum):
@@ -131,9 +140,17 @@ def error_frame(error: StationmasterError, **told: Any) -> dict[str, Any]:
 
 
 async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a handshake where there is nothing to talk to."""
-    error = NotFound("There is no socket here.")
+    """Refuse a handshake where there is nothing to talk to, in the shape of who expects one."""
+    socket = Socket(scope, receive, send)
+    if (instead := _OPENAIS.get(scope["path"])) is not None:
+        error = NotFound(f"This is not offered over a WebSocket here. {instead}")
+        body = openai_errors.body(error)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await socket.refuse(openai_errors.meaning(error).status, headers, body)
+        return
+    error = NotFound(f"There is no socket here; {PATH} is one.")
     answer = problems.respond(error, scope.get("state", {}).get("request_id", ""))
-    await Socket(scope, receive, send).refuse(
-        answer.status_code, list(answer.raw_headers), bytes(answer.body)
-    )
+    await socket.refuse(answer.status_code, list(answer.raw_headers), bytes(answer.body))
