@@ -101,3 +101,4 @@ async def test_a_setting_that_is_none_is_named_with_its_line(
     assert house.services.gateway.models is before
     said = capsys.readouterr()
     assert "sight" in said.out + said.err
+    assert "line 2" in said.out + said.err
