@@ -1,9 +1,9 @@
 # Everything a developer does, one word each. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test chaos check coverage format bench docs lock audit clean
+.PHONY: help setup demo serve test chaos check coverage format bench bench-gateway docs lock audit clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv with everything locked, and install the sandbox where possible
 	@scripts/setup
@@ -33,6 +33,9 @@ format: setup ## Format the code and mend what the linter can
 bench: setup ## Measure; each figure is a ratio with its baseline in the same run
 	@scripts/bench
 
+bench-gateway: setup ## Measure the gateway against nginx and LiteLLM, which it installs
+	@scripts/install-bench-tools && scripts/install-bench-peers && .venv/bin/python -m bench.gateway
+
 docs: setup ## Generate the reference pages
 	@.venv/bin/python scripts/generate_docs.py
 
@@ -43,4 +46,4 @@ audit: setup ## Look for known vulnerabilities in what is locked (needs the netw
 	@.venv/bin/pip-audit --disable-pip --require-hashes -r requirements/runtime.lock
 
 clean: ## Remove what was built; data and settings stay
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
+	@rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build

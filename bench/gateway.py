@@ -1,8 +1,8 @@
-"""What the gateway costs, against the same upstream called directly and against nginx.
+"""What the gateway costs, against the same upstream called directly, nginx and LiteLLM's proxy.
 
 The server under test has a core for itself, as nginx has; the load and the upstream share another.
 Key check, hold and the durable ledger are on. Loopback, no TLS; answers of about 600 bytes,
-streams of 20 events. Needs nginx and wrk.
+streams of 20 events. Needs nginx and wrk; LiteLLM is left out where it is not installed.
 """
 
 import asyncio
@@ -10,13 +10,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from bench import stub
 from bench.command import Plan, run
 from bench.figure import Figure, Goal
+from bench.litellm import HINT, PROGRAM, litellm
 from bench.load import StreamResult, WrkResult, streams, wrk
 from bench.nginx import fixed_upstream, proxy
 from bench.process import Cores, pinned, split_cores
@@ -29,22 +30,40 @@ IN_FLIGHT = (1, 16, 64)
 LARGE_BYTES = 400_000
 SLOW_SECONDS = 0.05
 
-_RATE_GOALS = {16: Goal("at least", 0.10), 64: Goal("at least", 0.15)}
+_RATE_GOALS = {
+    "nginx": {16: Goal("at least", 0.10), 64: Goal("at least", 0.15)},
+    "litellm": {1: Goal("at least", 15), 16: Goal("at least", 50), 64: Goal("at least", 90)},
+}
+_LITELLM_STREAMS = Goal("at least", 100)
+_LITELLM_FIRST_BYTE = Goal("at most", 1 / 60)
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The same upstream by three ways; base URLs."""
+    """The same upstream by each way; base URLs. None where there is no such way."""
 
     direct: str
-    nginx: str
     ours: str
+    nginx: str | None = None
+    litellm: str | None = None
+
+    def ways(self) -> dict[str, str]:
+        """Those that there are, by name."""
+        every = {
+            "direct": self.direct,
+            "nginx": self.nginx,
+            "litellm": self.litellm,
+            "ours": self.ours,
+        }
+        return {name: url for name, url in every.items() if url is not None}
 
 
 def measure(plan: Plan) -> list[Figure]:
     """All figures of the gateway."""
     require("nginx")
     require("wrk")
+    if not PROGRAM.exists():
+        print(HINT, file=sys.stderr)
     cores = split_cores()
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as name:
         directory = Path(name)
@@ -61,16 +80,18 @@ def _fast(plan: Plan, directory: Path, cores: Cores) -> list[Figure]:
     with (
         fixed_upstream(directory / "upstream", stub.answer(), cores=cores.load) as direct,
         proxy(directory / "proxy", direct, buffering=True, cores=cores.server) as nginx,
+        litellm(directory / "litellm", direct, cores=cores.server) as peer,
         server(directory / "fast", upstream=direct, cores=cores.server) as ours,
     ):
-        targets = Targets(direct, nginx, ours.url)
+        targets = Targets(direct, ours.url, nginx, peer)
         found = {
             count: _calls(plan, cores, targets, small, in_flight=count, what=f"{count} in flight")
             for count in IN_FLIGHT
         }
         figures = [figure for count in IN_FLIGHT for figure in _rates(found[count], count)]
         figures += _latencies(found[1])
-        calls = _calls(plan, cores, targets, large, in_flight=4, what="400 kB prompt")
+        without = replace(targets, litellm=None)
+        calls = _calls(plan, cores, without, large, in_flight=4, what="400 kB prompt")
         figures.append(
             Figure(
                 "calls with a 400 kB prompt, 4 in flight",
@@ -91,7 +112,7 @@ def _slow(plan: Plan, directory: Path, cores: Cores) -> list[Figure]:
         upstream("bench.stub", f"--delay={SLOW_SECONDS}", log=log, cores=cores.load) as direct,
         server(directory / "slow", upstream=direct, cores=cores.server) as ours,
     ):
-        targets = Targets(direct, "", ours.url)
+        targets = Targets(direct, ours.url)
         calls = _calls(plan, cores, targets, body, in_flight=64, what="50 ms upstream")
     return [
         Figure(
@@ -110,13 +131,13 @@ def _calls(
 ) -> dict[str, list[WrkResult]]:
     seconds = 2 if plan.quick else 5
     load = partial(wrk, body=body, in_flight=in_flight, seconds=seconds, cores=cores.load)
-    ways = {"direct": targets.direct, "nginx": targets.nginx, "ours": targets.ours}
+    ways = targets.ways()
     candidates: dict[str, Callable[[], WrkResult]] = {
-        name: partial(load, url) for name, url in ways.items() if url
+        name: partial(load, url) for name, url in ways.items()
     }
     plan.progress.say(f"{what}: warming up")
-    for url in filter(None, ways.values()):
-        wrk(url, body, in_flight=in_flight, seconds=1, cores=cores.load)
+    for url in ways.values():
+        wrk(url, body, in_flight=in_flight, seconds=1, cores=cores.load, some=False)
     return interleaved(candidates, plan.rounds, plan.progress, what)
 
 
@@ -129,9 +150,10 @@ def _rates(calls: dict[str, list[WrkResult]], in_flight: int) -> list[Figure]:
             middle(calls[name], lambda result: result.rate),
             name,
             "/s",
-            _RATE_GOALS.get(in_flight) if name == "nginx" else None,
+            _RATE_GOALS.get(name, {}).get(in_flight),
         )
-        for name in ("nginx", "direct")
+        for name in ("nginx", "litellm", "direct")
+        if name in calls
     ]
 
 
@@ -163,9 +185,10 @@ def _streamed(plan: Plan, directory: Path, cores: Cores) -> list[Figure]:
     with (
         upstream("bench.stub", log=log, cores=cores.load) as direct,
         proxy(directory / "streams-proxy", direct, buffering=False, cores=cores.server) as nginx,
+        litellm(directory / "streams-litellm", direct, cores=cores.server) as peer,
         server(directory / "streams", upstream=direct, cores=cores.server) as ours,
     ):
-        urls = {"direct": direct, "nginx": nginx, "ours": ours.url}
+        urls = Targets(direct, ours.url, nginx, peer).ways()
         for in_flight in (1, 16):
             candidates = {
                 name: partial(_stream_run, plan, cores, url, body, in_flight)
@@ -190,16 +213,31 @@ def _stream_run(plan: Plan, cores: Cores, url: str, body: bytes, in_flight: int)
 def _stream_figures(found: dict[str, list[StreamResult]], in_flight: int) -> list[Figure]:
     rates = {name: middle(results, lambda r: r.rate) for name, results in found.items()}
     first = {name: middle(results, lambda r: r.first_byte) for name, results in found.items()}
-    return [
-        Figure(
-            f"added time to first byte, {in_flight} in flight",
-            first["ours"] - first["direct"],
-            first["nginx"] - first["direct"],
-            "nginx's added",
-            "ms",
-        ),
-        Figure(f"streams, {in_flight} in flight", rates["ours"], rates["nginx"], "nginx", "/s"),
-    ]
+    at_sixteen = in_flight == 16
+    figures = []
+    for name in ("nginx", "litellm"):
+        if name not in found:
+            continue
+        against_litellm = at_sixteen and name == "litellm"
+        figures += [
+            Figure(
+                f"added time to first byte, {in_flight} in flight",
+                first["ours"] - first["direct"],
+                first[name] - first["direct"],
+                f"{name}'s added",
+                "ms",
+                _LITELLM_FIRST_BYTE if against_litellm else None,
+            ),
+            Figure(
+                f"streams, {in_flight} in flight",
+                rates["ours"],
+                rates[name],
+                name,
+                "/s",
+                _LITELLM_STREAMS if against_litellm else None,
+            ),
+        ]
+    return figures
 
 
 def _body(path: Path, prompt: str) -> Path:

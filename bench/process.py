@@ -97,9 +97,11 @@ def free_port() -> int:
         return port
 
 
-def wait_for_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def wait_for_port(
+    process: "subprocess.Popen[bytes]", port: int, log: Path, *, seconds: float = 30.0
+) -> None:
     """Return once something listens there. Raises `RuntimeError` where the process ends first."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
