@@ -112,10 +112,12 @@ async def test_what_has_no_end_is_given_up_after_a_week(
         assert sum((await peer.costs()).values()) == sum(held) + HALF_HAIKU
 
 
-async def test_our_own_day_is_over_before_the_providers(open_house: Open, tmp_path: Path) -> None:
+async def test_our_own_day_is_over_before_the_providers(
+    open_house: Open, tmp_path: Path, migrated_url: str
+) -> None:
     async with (
         BatchUpstream() as upstream,
-        opened(open_house, tmp_path, upstream) as peer,
+        opened(open_house, tmp_path, upstream, env={"DATABASE_URL": migrated_url}) as peer,
         sdk(peer.house.url, USER) as client,
         file_client(peer) as files,
     ):

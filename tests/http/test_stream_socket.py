@@ -409,12 +409,13 @@ async def test_an_idle_and_an_old_socket_are_closed(
         assert await talk.closed() == code
 
 
-async def test_elsewhere_there_is_no_socket(house: House) -> None:
+async def test_elsewhere_there_is_no_socket(house: House, caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/", "/v1/tasks", "/v1/stream/more"):
         with pytest.raises(InvalidStatus) as refused:
             async with talking(house, path=path):
                 pass
         assert refused.value.response.status_code == 404
+    assert "handshake" not in caplog.text
 
 
 async def test_the_servers_stop_is_told(open_house: Open) -> None:

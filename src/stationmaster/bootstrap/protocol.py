@@ -161,8 +161,15 @@ class StrictSocketProtocol(WebSocketsSansIOProtocol):
     """Ends a connection whose text is not UTF-8, with 1007.
 
     uvicorn's own takes that for a fault of the server: it logs a traceback, and where the client
-    has closed by then it raises into the event loop.
+    has closed by then it raises into the event loop. A handshake that is refused with a body it
+    takes for one that was forgotten: anybody could fill the log with errors.
     """
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """See ASGI."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
 
     def send_receive_event_to_app(self) -> None:
         """A message is whole."""
