@@ -63,7 +63,7 @@ def pytest_collection_finish() -> None:
 def _trust_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test speaks to the world, and a client that reads whom the world trusts takes 30 ms."""
     directory = tmp_path_factory.mktemp("trust")
-    server_context(directory)
+    server_context(directory, "nobody")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(authority(directory)))
         yield

@@ -181,6 +181,7 @@ async def within(
     has `grace` seconds to tell; then it is left alone. The same where the caller is cancelled.
     """
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_looked_at)  # it may fail when nobody asks any more
     ended: set[Any] = set()
     try:
         ended, _ = await asyncio.wait({task}, timeout=seconds)
@@ -188,7 +189,6 @@ async def within(
         if not task.done():
             give_up()
             task.cancel()
-            task.add_done_callback(_looked_at)
             await asyncio.wait({task}, timeout=grace)
     if not ended:
         raise TimeoutError

@@ -12,7 +12,7 @@ from stationmaster.budgets import Budgets
 from stationmaster.events import Event, EventLog, Live, NewEvent, Overflow
 from stationmaster.jobs import Job, Outbox
 from stationmaster.kernel.clock import Clock
-from stationmaster.kernel.errors import Conflict, Invalid, Unavailable
+from stationmaster.kernel.errors import Conflict, Invalid, NotFound, Unavailable
 from stationmaster.kernel.ids import check_id, new_id
 from stationmaster.kernel.paging import Page
 from stationmaster.kernel.principal import Principal
@@ -394,11 +394,14 @@ class Sessions:
         `processed_at` when its turn begins. `Live` news are `agent.delta` with `kind`, `text` and
         `event_id`, the id that the whole message will have.
         """
-        if await self._is_deleted(principal, session_id):
+        try:
+            stream_id = await self._stream(principal, session_id, thread_id)
+        except NotFound:
+            if not await self._is_deleted(principal, session_id):
+                raise
             for left in await self._reading.page(session_id, after=after, limit=PAGE):
                 yield left
             return
-        stream_id = await self._stream(principal, session_id, thread_id)
         items = self._reading.follow(stream_id, after=after, idle=idle)
         async with aclosing(items):
             async for item in items:
