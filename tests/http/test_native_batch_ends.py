@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func
 
 from stationmaster.batches.batches import AT_ONCE
-from stationmaster.batches.courier import GIVE_UP_MS
+from stationmaster.batches.courier import GIVE_UP_MS, LAST_TRIES
 from stationmaster.batches.tables import batch_requests, batch_submissions, batches
 from stationmaster.budgets.tables import budgets, holds, ledger
 from stationmaster.jobs import Lease
@@ -85,6 +85,7 @@ async def test_what_has_no_end_is_given_up_after_a_week(
         assert len(held) == 2
         if how == "is away":
             upstream.faults["GET /v1/messages/batches/ID"] = ["down"] * 1000
+            await peer.set(batch_submissions, failures=LAST_TRIES)
         await peer.set(batch_submissions, sent_at=batch_submissions.c.sent_at - GIVE_UP_MS)
         await peer.set(batch_submissions, next_at=0)
         counts = (await ended(client, batch.id)).request_counts
@@ -110,6 +111,23 @@ async def test_what_has_no_end_is_given_up_after_a_week(
             "GET /v1/messages/batches/ID/results"
         ]
         assert sum((await peer.costs()).values()) == sum(held) + HALF_HAIKU
+
+
+async def test_a_server_that_was_away_for_a_week_tries_again(
+    open_house: Open, tmp_path: Path
+) -> None:
+    async with (
+        BatchUpstream() as upstream,
+        opened(open_house, tmp_path, upstream) as peer,
+        sdk(peer.house.url, USER) as client,
+    ):
+        batch = await client.messages.batches.create(requests=[request("a")])
+        await peer.said(batch.id, "in_progress")
+        upstream.faults["GET /v1/messages/batches/ID"] = ["down"] * 2
+        upstream.finish()
+        await peer.set(batch_submissions, sent_at=batch_submissions.c.sent_at - GIVE_UP_MS)
+        assert (await ended(client, batch.id)).request_counts.succeeded == 1
+        assert list((await peer.costs()).values()) == [HALF_HAIKU]
 
 
 async def test_our_own_day_is_over_before_the_providers(

@@ -51,6 +51,7 @@ GRACE_S = 60.0  # what was sent has arrived after it, or never will
 SENDING_S = 900.0  # more than any sending takes, by a server that lives and has it in hand
 MAX_DELAY_S = 600.0
 GIVE_UP_MS = 7 * 24 * 3600 * 1000  # after the sending; the vendors take a day
+LAST_TRIES = 5  # even then: it may be this server that was away for the week
 DAY_MS = 24 * 3600 * 1000
 _PASSING = frozenset({408, 409, 425, 429})
 
@@ -189,7 +190,7 @@ class Courier:
             provider=submission.to.provider,
             code=error.error_code,
         )
-        if self._is_hopeless(submission):
+        if self._is_hopeless(submission) and submission.failures >= LAST_TRIES:
             await self._give_up(submission, error.message)
             return
         await self._submissions.missed(
