@@ -19,6 +19,7 @@ from tests.support.rates import GENEROUS
 
 ADMIN_KEY = "admin-key-for-tests-0123456789"
 START_SECONDS = 90.0  # two are enough on a machine with nothing else to do
+STOP_SECONDS = 120.0  # half a minute for what runs, and some for what is slow
 FINISHED = frozenset(
     {"completed", "failed", "cancelled", "timeout", "cost_exceeded", "interrupted"}
 )
@@ -53,6 +54,7 @@ class ServerProcess:
             "PORT": str(self.port),
             "ADMIN_API_KEY": ADMIN_KEY,
             "LOG_LEVEL": "debug",
+            "PYTHONFAULTHANDLER": "1",
             "LEASE_TIME": "1s",
             **GENEROUS,
             **(env or {}),
@@ -137,11 +139,17 @@ class ServerProcess:
         self._process.send_signal(signal.SIGKILL)
 
     async def stop(self, *, signals: int = 1) -> int:
-        """SIGTERM, and the exit status."""
+        """SIGTERM, and the exit status. One that does not end fails, with where it stands."""
         assert self._process is not None
         for _ in range(signals):
             self._process.send_signal(signal.SIGTERM)
-        return await self._process.wait()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            self._process.send_signal(signal.SIGABRT)  # faulthandler writes where it stands
+            await self._process.wait()
+            raise AssertionError(f"It does not stop.\n{self.output[-8000:]}") from None
 
     async def exited(self) -> int:
         """Wait until it ends by itself; its exit status."""
