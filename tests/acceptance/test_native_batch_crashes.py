@@ -14,7 +14,7 @@ import yaml
 from tests.support.batch_upstream import BatchUpstream
 from tests.support.server import ServerProcess
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]  # six starts of a server
 
 MODEL = "claude-haiku-4-5"
 REQUESTS = 5
