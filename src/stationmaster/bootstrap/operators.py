@@ -9,6 +9,7 @@ from stationmaster.access.secret import Hasher
 from stationmaster.audit import Actor
 from stationmaster.bootstrap.identity import OnRecord, on_record
 from stationmaster.bootstrap.timekeeping import timekeeping
+from stationmaster.jobs import Outbox
 from stationmaster.jobs.inventory import Inventory, Listed, Note
 from stationmaster.kernel.clock import Clock, SystemClock
 from stationmaster.kernel.principal import ALL, Principal
@@ -41,8 +42,12 @@ def inventory(
     redactor: Redactor,
     *,
     actor: Callable[[Principal], Actor] = Actor.of,
+    outbox: Outbox | None = None,
 ) -> Inventory:
-    """The jobs. What is done with them goes on record as done by `actor`."""
+    """The jobs. What is done with them goes on record as done by `actor`.
+
+    With the server's `outbox` its workers are told of those that are to be tried again.
+    """
 
     def noting(principal: Principal) -> Note:
         who = actor(principal)
@@ -54,7 +59,9 @@ def inventory(
         return note
 
     operators = DEFAULT_OWNER.organization_id
-    return Inventory(database, clock, operators=operators, noting=noting, mask=redactor.scrub)
+    return Inventory(
+        database, clock, operators=operators, noting=noting, mask=redactor.scrub, outbox=outbox
+    )
 
 
 @asynccontextmanager

@@ -141,7 +141,7 @@ async def core(stack: AsyncExitStack, settings: Settings, clock: Clock, redactor
         database=database,
         news=told,
         dispatching=dispatch,
-        inventory=inventory(database, clock, record, redactor),
+        inventory=inventory(database, clock, record, redactor, outbox=dispatch.outbox),
         clock=clock,
         time=time,
         secret=secret,

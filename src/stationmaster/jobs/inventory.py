@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Row, Select, and_, delete, func, or_, select, update
 
+from stationmaster.jobs.outbox import Outbox
 from stationmaster.jobs.tables import jobs
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.kernel.errors import Conflict, Denied, Invalid, NotFound
@@ -63,17 +64,20 @@ class Inventory:
         operators: str,
         noting: Callable[[Principal], Note],
         mask: Callable[[str], str],
+        outbox: Outbox | None = None,
     ) -> None:
         """`operators` is the id of the server's own organisation.
 
         `noting` is asked before the transaction begins who is to be put on record. `mask` takes
-        the secrets out of a text.
+        the secrets out of a text. Without an `outbox` nobody is told of a job that is due again: it
+        is found by polling.
         """
         self._database = database
         self._clock = clock
         self._operators = operators
         self._noting = noting
         self._mask = mask
+        self._outbox = outbox
 
     async def list(
         self,
@@ -123,6 +127,8 @@ class Inventory:
             again = {"state": "waiting", "attempts": 0, "run_at": now, "error": None}
             tx.execute(update(jobs).where(jobs.c.id == job_id).values(**again))
             note(tx, "job.replay", found)
+            if self._outbox is not None:
+                self._outbox.tell(tx, job_id, found.kind)
             return replace(found, state="waiting", attempts=0, due_at=now, error=None)
 
         return await self._database.write(verb)

@@ -86,8 +86,12 @@ class Outbox:
             },
         )
         if delay <= 0:
-            tx.on_commit(lambda: self._ring(job_id, kind))
+            self.tell(tx, job_id, kind)
         return job_id
+
+    def tell(self, tx: Transaction, job_id: str, kind: str) -> None:
+        """Say after the commit that a job is due."""
+        tx.on_commit(lambda: self._ring(job_id, kind))
 
 
 class Runner:

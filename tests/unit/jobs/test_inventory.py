@@ -12,6 +12,7 @@ from stationmaster.jobs.tables import jobs
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.errors import Conflict, Denied, Invalid, NotFound
 from stationmaster.kernel.principal import Owner, Principal
+from stationmaster.live.bus import MemoryBus
 from stationmaster.storage import Database, Transaction
 from stationmaster.telemetry import Redactor
 from tests.unit.jobs.conftest import MakeRunner
@@ -85,6 +86,28 @@ async def test_a_parked_job_is_seen_and_tried_again(
     with pytest.raises(NotFound):
         await inventory.replay(OPERATOR, job_id)
     assert notes.taken == [("key_a", "job.replay", job_id, 1)]
+
+
+async def test_whoever_works_is_told_of_a_job_that_is_due_again(
+    database: Database, clock: ManualClock, runner: MakeRunner, notes: Notes
+) -> None:
+    """As of a new one, after the commit; and not of one that is refused."""
+    told: list[tuple[str, str]] = []
+
+    def ring(job_id: str, kind: str) -> None:
+        told.append((job_id, kind))
+
+    outbox = Outbox(MemoryBus(), clock, ring=ring)
+    mask = Redactor(KNOWN).scrub
+    inventory = Inventory(database, clock, operators=OURS, noting=notes, mask=mask, outbox=outbox)
+    job_id = await _put(database, outbox)
+    await runner(work=_refuse).drain()
+    told.clear()
+    await inventory.replay(OPERATOR, job_id)
+    assert told == [(job_id, "work")]
+    with pytest.raises(Conflict):
+        await inventory.replay(OPERATOR, job_id)
+    assert told == [(job_id, "work")]
 
 
 async def test_a_parked_job_is_thrown_away_and_no_other(

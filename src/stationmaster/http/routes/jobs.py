@@ -43,7 +43,7 @@ async def get_job(job_id: JobId, services: Given, caller: Caller) -> BackgroundJ
 
 
 async def replay_job(job_id: JobId, services: Given, caller: Caller) -> BackgroundJob:
-    """Let a parked job be tried again, as often as a new one. A worker finds it within seconds."""
+    """Let a parked job be tried again, as often as a new one. Workers are told of it at once."""
     return _view(await services.jobs.replay(caller, job_id))
 
 
