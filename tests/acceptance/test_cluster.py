@@ -218,6 +218,14 @@ async def worker_of(town: Cluster, run_id: str) -> Replica:
             await asyncio.sleep(0.02)
 
 
+async def spoken(town: Cluster, task_id: str) -> None:
+    """Return once the task's agent has begun: one that has not would be begun by another."""
+    async with asyncio.timeout(WAIT_S):
+        async for frame in events_after(town.client, f"/v1/tasks/{task_id}/events", 0):
+            if frame.type == "agent.message":
+                return
+
+
 def _lines(replica: Replica) -> list[str]:
     return replica.output.splitlines()
 
@@ -256,6 +264,7 @@ async def test_who_slept_past_its_lease_writes_nothing_more(town: Cluster) -> No
     made = await town.client.post("/v1/tasks", json={"description": "wait"})
     task_id = made.json()["task_id"]
     asleep = await worker_of(town, task_id)
+    await spoken(town, task_id)
     asleep.send(signal.SIGSTOP)
     try:
         task = await town.apis[0].finished(task_id)

@@ -69,6 +69,15 @@ class Town:
                     return replica
             await asyncio.sleep(0.05)
 
+    async def spoken(self, task_id: str) -> None:
+        """Return once its agent has begun: a task that has not would be begun by another."""
+        path = f"/v1/tasks/{task_id}/events"
+        while True:
+            told = await self.get(path, headers={"accept": "application/json"})
+            if any(event["type"] == "agent.message" for event in told["events"]):
+                return
+            await asyncio.sleep(0.05)
+
     def agents(self) -> set[int]:
         """The processes of agents that are there."""
         found = {pid for replica in self.replicas for pid in replica.agent_processes()}
@@ -197,6 +206,7 @@ async def test_one_that_is_killed_loses_no_job_and_comes_back(
         [third] = {task["task_id"] for task in await town.tasks()} - set(ids)
 
         lost = await town.who_runs(third)
+        await town.spoken(third)
         lost.send(signal.SIGKILL)
         # Nginx has sent its request to another one, and that has not begun the job again.
         answer = await waiting
@@ -280,6 +290,7 @@ async def test_a_worker_that_is_killed_comes_back_for_what_waits(
         assert (await town.get(f"/v1/tasks/{queued['task_id']}"))["status"] == "pending"
 
         lost = await town.who_runs(ids[0])
+        await town.spoken(ids[0])
         lost.send(signal.SIGKILL)
         task = await town.finished(ids[0])
         assert (task["status"], task["error"]["code"]) == ("interrupted", "worker_lost")

@@ -98,6 +98,11 @@ class RunTokens:
             raise Conflict("The run token is not free.", code="token_not_free")
         self._forget_after(tx, [self._hash_of(tx, token_id)])
 
+    def is_bound(self, tx: Transaction, run_id: str) -> bool:
+        """Whether a token has the rights of a run."""
+        of_run = select(run_tokens.c.id).where(run_tokens.c.run_id == run_id).limit(1)
+        return tx.execute(of_run).first() is not None
+
     def unbind_run(self, tx: Transaction, run_id: str) -> None:
         """Take the rights in a run from every token that has them. Idempotent."""
         of_run = run_tokens.c.run_id == run_id

@@ -215,10 +215,15 @@ class Claims:
         return await self._database.write(verb) if await self._database.read(find) else 0
 
     def _lose(self, tx: Transaction, run_id: str, message: str) -> None:
-        """What becomes of a run whose worker is gone: its session's policy says."""
+        """What becomes of a run whose worker is gone: its session's policy says.
+
+        A task that has not begun loses nothing by another try. One: it may be what kills.
+        """
         run = self._records.lock(tx, run_id)
-        self._events.fence(tx, run.session_id)
-        if self._records.sessions.get(tx, run.session_id).resumes:
+        self._events.fence(tx, run.session_id)  # from now on its worker gives no agent its rights
+        session = self._records.sessions.get(tx, run.session_id)
+        again = session.kind == "task" and not run.state.lost
+        if session.resumes or (again and not self._settlement.has_begun(tx, run)):
             self._settlement.requeue(tx, run, reason="worker_lost", lost=True)
             return
         ending = Ending("interrupted", error_code="worker_lost", error_message=message)

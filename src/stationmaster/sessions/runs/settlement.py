@@ -17,8 +17,9 @@ from stationmaster.kernel.text import scrub
 from stationmaster.sessions import state as sessions
 from stationmaster.sessions.calls import cancel_calls
 from stationmaster.sessions.runs import state as states
-from stationmaster.sessions.runs.record import Records, Run
+from stationmaster.sessions.runs.record import Records, Run, place_of
 from stationmaster.sessions.runs.state import State
+from stationmaster.sessions.runs.stranded import SLOT
 from stationmaster.sessions.runs.turns import Turns
 from stationmaster.sessions.session import Session
 from stationmaster.sessions.tables import runs
@@ -75,6 +76,16 @@ class Settlement:
         self._tokens = tokens
         self._turns = turns
         self._clock = clock
+
+    def has_begun(self, tx: Transaction, task: Run) -> bool:
+        """Whether an agent may have acted for a running task, or was about to have its files.
+
+        One whose process has ended has no token any more: the rest tells of it.
+        """
+        in_slot = place_of(tx, task.session_id).workspace.name.startswith(SLOT)
+        known = in_slot or task.state.agent is not None
+        calls = self._budgets.run_totals(tx, task.id)[2]
+        return known or calls > 0 or self._tokens.is_bound(tx, task.id)
 
     def end(self, tx: Transaction, run: Run, ending: Ending, *, epoch: int | None = None) -> Run:
         """Append the end, take the run's token its rights, and begin the session's next turn.

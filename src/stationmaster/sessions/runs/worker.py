@@ -215,14 +215,21 @@ class Worker:
             await self._instances.register()
         for instance_id in await self._instances.dead():
             if runs := await self._claims.take_over(instance_id):
-                log.warning("Runs of a dead server were ended.", instance=instance_id, runs=runs)
+                log.warning(
+                    "Runs of a dead server were ended or given back.",
+                    instance=instance_id,
+                    runs=runs,
+                )
                 self._doorbell.set()
         if runs := await self._claims.take_over_strays():
-            log.warning("Runs of servers that nobody knows any more were ended.", runs=runs)
+            log.warning(
+                "Runs of servers that nobody knows any more were ended or given back.", runs=runs
+            )
             self._doorbell.set()
         async with self._claiming:
             if runs := await self._claims.end_forgotten(list(self._running)):
-                log.error("Runs that nobody carried out were ended.", runs=runs)
+                log.error("Runs that nobody carried out were ended or given back.", runs=runs)
+                self._doorbell.set()
         await self._claims.expire_queued()
 
     # --- stopping -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from stationmaster.events import Fenced, NewEvent
 from stationmaster.jobs import Job, Runner
 from stationmaster.kernel.errors import Unauthenticated
 from stationmaster.sessions.runs.claims import Claim
+from stationmaster.sessions.runs.seats import Wanted
 from stationmaster.sessions.runs.settlement import Ending
 from stationmaster.storage import Transaction
 from tests.support.core import ALICE, LEASE, QUEUE_TIMEOUT, Core, principal
@@ -330,7 +331,9 @@ async def test_who_leaves_something_unfinished_stays_to_be_found(core: Core, lef
     await other.checked(run)
 
 
-async def test_a_claim_whose_answer_was_lost_is_ended(core: Core) -> None:
+async def test_a_claim_whose_answer_was_lost_is_given_back_once_and_then_ended(
+    core: Core,
+) -> None:
     kept_run, lost_run = await core.start(), await core.start()
     kept, lost = await _claim(core), await _claim(core)
     other = core.beside()
@@ -339,8 +342,65 @@ async def test_a_claim_whose_answer_was_lost_is_ended(core: Core) -> None:
     assert {kept.run.id, lost.run.id} == {kept_run.id, lost_run.id}
     assert await core.claims.end_forgotten([kept.run.id]) == 1
     assert await core.claims.end_forgotten([kept.run.id]) == 0
-    now = await core.checked(lost.run)
-    assert now.state.state == "interrupted"
+    assert (await core.checked(lost.run)).state.state == "queued"
     assert (await core.checked(kept.run)).state.state == "running"
     assert (await core.checked(foreign)).state.state == "running"
-    assert await core.claims.end_forgotten([]) == 1
+    assert (await _claim(core)).run.id == lost.run.id
+    assert await core.claims.end_forgotten([kept.run.id]) == 1
+    now = await core.checked(lost.run)
+    assert (now.state.state, now.state.lost) == ("interrupted", 1)
+
+
+async def _lost_with(core: Core) -> None:
+    """The server that has claimed dies, and another finds it."""
+    core.clock.advance(LEASE + 1)
+    other = core.beside()
+    taken = await asyncio.gather(*(other.claims.take_over(core.instances.id) for _ in range(3)))
+    assert sum(taken) == 1
+    await other.instances.register()
+
+
+async def test_a_task_that_no_agent_has_begun_goes_to_another_worker(core: Core) -> None:
+    await core.instances.register()
+    run = await core.start()
+    first = await _claim(core)
+    await _lost_with(core)
+    assert (await core.checked(run)).state.state == "queued"
+    second = await _claim(core.beside())
+    # Who was taken for dead goes on, and comes to nothing: no rights, no event, no end.
+    with pytest.raises(Fenced):
+        await core.seats.take(first, Wanted())
+    assert core.agent.alive() == 0
+    with pytest.raises(Fenced):
+        await core.claims.give_up(first, DONE)
+    await core.seat(second)
+    await core.claims.give_up(second, DONE)
+    assert (await core.checked(run)).state.state == "completed"
+    assert (await core.types(run)).count("run.started") == 2
+
+
+@pytest.mark.parametrize("trace", ["token", "agent", "call", "slot"])
+async def test_a_task_that_an_agent_may_have_begun_is_not_done_again(
+    core: Core, trace: str
+) -> None:
+    await core.instances.register()
+    run = await core.start()
+    claim = await _claim(core)
+    if trace == "token":
+        await core.seat(claim)
+    elif trace == "agent":  # whose process has ended already
+        ready = NewEvent("run.agent_ready", {"run_id": run.id, "agent": {"name": "x"}})
+        await core.database.write(
+            lambda tx: core.records.apply(
+                tx, core.records.lock(tx, run.id), [ready], epoch=claim.epoch
+            )
+        )
+    elif trace == "call":
+        await core.budgets.reserve(core.context(run), 5)
+    else:
+        seat = await core.seats.take(claim, Wanted())
+        await core.seats.leave(claim, seat, keep=False)
+    await _lost_with(core)
+    now = await core.checked(run)
+    assert now.state.error is not None
+    assert (now.state.state, now.state.error["code"]) == ("interrupted", "worker_lost")
