@@ -9,8 +9,10 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +93,34 @@ class PostgresServer:
         for pid in (parent, *map(int, children)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def speak_tls(self, directory: Path | None) -> None:
+        """From now on, with `authority.pem` and `key.pem` of a directory; with None no more."""
+        lines = ["ssl = off"]
+        if directory is not None:
+            self.speak_tls(None)  # to be seen to have changed
+            names = {"ssl_cert_file": "authority.pem", "ssl_key_file": "key.pem",
+                     "ssl_ca_file": "authority.pem"}  # fmt: skip
+            lines = ["ssl = on", *(f"{key} = '{self._home / name}'" for key, name in names.items())]
+            for name in set(names.values()):
+                shutil.copyfile(directory / name, self._home / name)
+                (self._home / name).chmod(0o600)
+                _own(self._home / name)
+        assert self._process is not None
+        (self._home / "data" / "postgresql.auto.conf").write_text("\n".join([*lines, ""]))
+        self._process.send_signal(signal.SIGHUP)
+        for _ in range(_START_SECONDS * 20):
+            with socket.create_connection(("127.0.0.1", self._port), timeout=10) as probe:
+                probe.sendall(struct.pack("!ii", 8, 80877103))  # "do you speak TLS?"
+                if probe.recv(1) == (b"N" if directory is None else b"S"):
+                    return
+            time.sleep(0.05)
+        raise RuntimeError("PostgreSQL keeps its TLS as it was.")
+
+    @property
+    def rules(self) -> Path:
+        """The file of who may come in; read again with each `speak_tls`."""
+        return self._home / "data" / "pg_hba.conf"
 
     @property
     def port(self) -> int:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-EXPIRED, OTHER_NAME, OTHER_ADDRESS = 10, 62, 64  # X509_V_ERR_*
+from stationmaster.kernel.distrust import distrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Named:
     def _sentence(self, error: BaseException) -> str | None:
         match error:
             case ssl.SSLCertVerificationError():
-                return self._distrusted(error.verify_code)
+                return self._distrusted(error)
             case ssl.SSLError():
                 return (
                     f"The TLS connection to {self.server} failed. Does it speak TLS there? If not,"
@@ -57,13 +57,14 @@ class Named:
                 return self.silent
         return None
 
-    def _distrusted(self, code: int) -> str:
-        if code in {OTHER_NAME, OTHER_ADDRESS}:
+    def _distrusted(self, error: ssl.SSLCertVerificationError) -> str:
+        why = distrust(error)
+        if why == "name":
             return (
                 f"The certificate of {self.server} is for another name than the host of"
                 f" {self.setting}. Correct one of them."
             )
-        if code == EXPIRED:
+        if why == "expired":
             return f"The certificate of {self.server} has expired. Replace it."
         return (
             f"The certificate of {self.server} is not trusted. Name its authority in"

@@ -1,13 +1,18 @@
 """The address of a PostgreSQL server: from a URL to what the driver takes, and to words."""
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from stationmaster.kernel.errors import Invalid
 
-_KNOWN = frozenset({"host", "port", "ssl", "sslmode"})
+_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+FILES = ("sslrootcert", "sslcert", "sslkey")
+_TLS = ("sslmode", *FILES)
+_KNOWN = frozenset({"host", "port", "ssl", *_TLS})
 INSTEAD = (
     "Use PostgreSQL 13 or newer (postgresql://user:password@host/name) for several servers, or"
     " SQLite (sqlite:///path) for one."
@@ -39,16 +44,25 @@ def _postgresql(parsed: URL) -> URL:
             f"DATABASE_URL has the option {unknown[0]!r}, which is not known here; those that are:"
             f" {', '.join(sorted(_KNOWN))}."
         )
-    # libpq's word for it; the driver has its own.
-    ssl = {"ssl": parsed.query["sslmode"]} if "sslmode" in parsed.query else {}
-    query = {name: value for name, value in parsed.query.items() if name != "sslmode"}
-    return parsed.set(drivername="postgresql+asyncpg", query={**query, **ssl})
+    if parsed.query.get("sslmode", "prefer") not in _MODES:
+        raise Invalid(f"The sslmode in DATABASE_URL must be one of: {', '.join(_MODES)}.")
+    ports = str(parsed.query.get("port", parsed.port or 5432)).split(",")
+    if not all(each.isdecimal() and 0 < int(each) < 65536 for each in ports):
+        raise Invalid("The port in DATABASE_URL must be a number from 1 to 65535.")
+    return parsed.set(drivername="postgresql+asyncpg")
 
 
 def arguments(url: URL) -> dict[str, Any]:
     """What asyncpg's `connect` takes for this address."""
     [_, found] = url.get_dialect()().create_connect_args(url)
-    return dict(found)
+    return for_driver(found)
+
+
+def for_driver(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What SQLAlchemy finds in a URL, as asyncpg takes it: libpq's words for TLS in a URL alone."""
+    rest = {name: value for name, value in found.items() if name not in _TLS}
+    tls = {name: found[name] for name in _TLS if name in found}
+    return {**rest, "dsn": f"postgresql://?{urlencode(tls)}"} if tls else rest
 
 
 def place(url: URL) -> str:

@@ -3,13 +3,15 @@
 Told by the kind of the exception and by PostgreSQL's code for it, never by its words.
 """
 
+import os
 import socket
 import ssl
 
 from sqlalchemy import URL
 
+from stationmaster.kernel.distrust import distrust
 from stationmaster.kernel.errors import Invalid, StationmasterError, Unavailable
-from stationmaster.storage.address import place
+from stationmaster.storage.address import FILES, place
 
 _CORRECT = "Correct DATABASE_URL."
 _CLOSED = (
@@ -26,7 +28,7 @@ def explain(error: BaseException, url: URL) -> StationmasterError:
     code, sentence = (
         _refused(str(sqlstate), where, url)
         if (sqlstate := getattr(orig, "sqlstate", None))
-        else _unreached(orig, where)
+        else _unreached(orig, where, url)
     )
     kind = Invalid if code == "database_url" else Unavailable
     return kind(f"The database cannot be used: {sentence}", code=code)
@@ -70,7 +72,7 @@ def _refused(sqlstate: str, where: str, url: URL) -> tuple[str, str]:
     return known.get(sqlstate, fallback)
 
 
-def _unreached(error: BaseException, where: str) -> tuple[str, str]:
+def _unreached(error: BaseException, where: str, url: URL) -> tuple[str, str]:
     """PostgreSQL was not reached, or what answered is something else."""
     if isinstance(error, socket.gaierror):
         sentence = f"the host of {where} has no address. {_CORRECT}"
@@ -79,14 +81,49 @@ def _unreached(error: BaseException, where: str) -> tuple[str, str]:
     elif isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         sentence = _CLOSED.format(where=where)
     elif isinstance(error, ssl.SSLError):
-        sentence = (
-            f"the TLS connection to {where} failed ({error.reason or 'no reason given'})."
-            " Correct sslmode in DATABASE_URL, or the server's certificate."
-        )
+        sentence = _untrusted(error, where)
+    elif isinstance(error, FileNotFoundError | PermissionError) and (name := _unreadable(url)):
+        sentence = f"the file that {name} names in DATABASE_URL cannot be read. {_CORRECT}"
     elif isinstance(error, OSError):
         sentence = f"nothing listens at {where}. Start PostgreSQL, or correct DATABASE_URL."
+    elif str(url.query.get("sslmode")).startswith("verify-") and "sslrootcert" not in url.query:
+        return "database_url", (
+            "to verify PostgreSQL's certificate its authority must be known. Name it in"
+            " DATABASE_URL: sslrootcert=/path/of/authority.pem."
+        )
     elif isinstance(error, TypeError | ValueError):
         return "database_url", f"DATABASE_URL cannot be understood. {_CORRECT}"
     else:
         sentence = _CLOSED.format(where=where)
     return "database_unavailable", sentence
+
+
+def _untrusted(error: ssl.SSLError, where: str) -> str:
+    """The handshake failed, or was never begun for want of what it needs."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the TLS connection to {where} failed ({error.reason or 'no reason given'})."
+            " Correct sslmode and the files that DATABASE_URL names, or the server's certificate."
+        )
+    match distrust(error):
+        case "name":
+            return (
+                f"the certificate of PostgreSQL at {where} is for another name. Name the host in"
+                " DATABASE_URL as the certificate does, or correct that."
+            )
+        case "expired":
+            return f"the certificate of PostgreSQL at {where} has expired. Replace it."
+        case "authority":
+            return (
+                f"the certificate of PostgreSQL at {where} is not trusted. Name its authority in"
+                " DATABASE_URL: sslrootcert=/path/of/authority.pem."
+            )
+
+
+def _unreadable(url: URL) -> str | None:
+    """The option that names a file which is not there or may not be read."""
+    for name in FILES:
+        path = url.query.get(name)
+        if path is not None and not os.access(str(path), os.R_OK):
+            return name
+    return None

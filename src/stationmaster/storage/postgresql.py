@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from stationmaster.kernel.errors import Invalid, Unavailable
-from stationmaster.storage.address import arguments
+from stationmaster.storage.address import arguments, for_driver
 from stationmaster.storage.database import (
     NOT_STORABLE,
     Database,
@@ -58,6 +58,11 @@ class _Dialect(PGDialect_asyncpg):
     """
 
     supports_statement_cache = True
+
+    def create_connect_args(self, url: URL) -> Any:
+        """With what asyncpg takes in a URL alone."""
+        [positional, found] = super().create_connect_args(url)  # type: ignore[no-untyped-call]
+        return positional, for_driver(found)
 
     async def setup_asyncpg_json_codec(self, conn: Any) -> None:
         """Nothing."""
