@@ -8,8 +8,9 @@ import aiormq
 import pytest
 import structlog
 
-from stationmaster.jobs.broker import Ring
+from stationmaster.jobs.broker import LANES, Ring
 from stationmaster.jobs.rabbitmq import PREFIX, RabbitMQ
+from stationmaster.kernel.errors import Unavailable
 from tests.support.brokers import BOUND_S, until
 from tests.support.rabbitmq import RabbitServer, private_rabbitmq
 
@@ -59,19 +60,35 @@ async def broken(server: RabbitServer) -> bool:
     return False
 
 
-async def test_it_is_made_anew_and_tells_of_jobs_again() -> None:
+async def told(broker: RabbitMQ, ring: Ring) -> None:
+    """Publish it, also if the queue is just being deleted by the other."""
+    while True:
+        try:
+            await broker.publish([ring])
+        except Unavailable:
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def test_two_workers_make_it_anew_at_once_and_are_told_of_jobs_again() -> None:
+    """Each may delete what the other has just made."""
     with private_rabbitmq() as server:
         if not await broken(server):
             pytest.skip("This RabbitMQ does not lose a queue's leader by a crash.")
         with structlog.testing.capture_logs() as lines:
-            async with running(server) as broker:
-                await until(lambda: broker.trouble is None)
-                for lane in ("runs", "jobs"):
-                    ring = Ring(f"job_{lane}", "work", lane)
-                    await broker.publish([ring])
-                    async with asyncio.timeout(BOUND_S):
-                        found = await broker.receive(lane)
-                    assert [each.ring for each in found] == [ring]
+            async with running(server) as one, running(server) as other:
+                await until(lambda: one.trouble is None and other.trouble is None)
+                for lane in LANES:
+                    await told(one, Ring(f"job_{lane}_1", "work", lane))
+                    await told(other, Ring(f"job_{lane}_2", "work", lane))
+                # Of runs nobody holds two: so each of them is told of one.
+                async with asyncio.timeout(BOUND_S):
+                    await asyncio.gather(one.receive("runs"), other.receive("runs"))
+                    hearing = {asyncio.create_task(each.receive("jobs")) for each in (one, other)}
+                    _, deaf = await asyncio.wait(hearing, return_when=asyncio.FIRST_COMPLETED)
+                for each in deaf:
+                    each.cancel()
         made_anew = [line["queue"] for line in lines if "made anew" in line["event"]]
         assert made_anew
         assert set(made_anew) <= {f"{PREFIX}runs", f"{PREFIX}jobs"}

@@ -1,6 +1,7 @@
 """What an operator is told of a Redis or RabbitMQ that cannot be used, and TLS to real ones."""
 
 import asyncio
+import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -10,11 +11,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from stationmaster.jobs.broker import Broker
 from stationmaster.jobs.rabbitmq import RabbitMQ
+from stationmaster.jobs.redis_streams import SOCKET_TIMEOUT_S, RedisStreams
 from stationmaster.live.connection import AWAY, connected, unreached
 from tests.support.certificates import authority, server_context
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitServer
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, private_redis
 from tests.support.services import require
 
 WAIT_S = 60.0
@@ -40,7 +44,11 @@ async def told_of_redis(url: str) -> str | None:
 
 
 async def told_of_rabbitmq(url: str) -> str | None:
-    broker = RabbitMQ(url, receives=True)
+    return await trouble_of(RabbitMQ(url, receives=True))
+
+
+async def trouble_of(broker: Broker) -> str | None:
+    """What is wrong with a broker that is looked at; None where nothing is."""
     first = broker.trouble
     running = asyncio.create_task(broker.run())
     async with asyncio.timeout(WAIT_S):
@@ -113,6 +121,31 @@ async def test_redis_that_knows_the_user_with_another_password(redis_server: Red
     assert "user or password" in str(await told_of_redis(f"redis://shy:wrong@{place}"))
     assert "may not do" in str(await told_of_redis(f"redis://shy:right@{place}"))
     redis_server.command("ACL", "DELUSER", "shy")
+
+
+async def test_a_redis_that_is_too_old_for_streams() -> None:
+    """One that does not know a command which came with 6.2. It is not well now and then."""
+    with private_redis("rename-command XAUTOCLAIM not-yet") as server:
+        client = connected(server.url, timeout=SOCKET_TIMEOUT_S)
+        told = await trouble_of(RedisStreams(client, consumer="a"))
+        await client.aclose()
+    assert told == "Redis is too old: 6.2 is the oldest that will do. Upgrade it."
+
+
+async def test_a_rabbitmq_that_is_too_old(rabbitmq_server: RabbitServer, rabbitmq_url: str) -> None:
+    parts = urlsplit(rabbitmq_url)
+
+    # Its version as it is told at each connection, made an older one: none runs here.
+    def older(data: bytes) -> bytes:
+        known = rb"(?s)(versionS\0\0\0.)([\d.]+)"
+        return re.sub(known, lambda told: told[1] + b"3.7".ljust(len(told[2]), b"."), data)
+
+    for rewrite, words in ((older, "RabbitMQ is version 3.7, and 3.8 is the oldest"), (None, None)):
+        async with Proxy(rabbitmq_server.port, rewrite=rewrite) as proxy:
+            told = await told_of_rabbitmq(
+                f"amqp://{parts.username}:{parts.password}@127.0.0.1:{proxy.port}{parts.path}"
+            )
+        assert told is None if words is None else str(told).startswith(words)
 
 
 @asynccontextmanager

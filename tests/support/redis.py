@@ -22,7 +22,8 @@ _START_TRIES: Final = 400
 class RedisServer:
     """One running server."""
 
-    def __init__(self, program: str, home: Path) -> None:
+    def __init__(self, program: str, home: Path, *settings: str) -> None:
+        self._settings = settings
         self._program = program
         self._home = home
         self._password = secrets.token_urlsafe(18)
@@ -43,6 +44,7 @@ class RedisServer:
         config.write_text(
             f'port {self._port}\nbind 127.0.0.1\nrequirepass {self._password}\nsave ""\n'
             f"appendonly no\ndaemonize no\ndir {self._home}\nlogfile {self._home / 'log'}\n"
+            + "".join(f"{setting}\n" for setting in self._settings)
         )
         setpriv = require("setpriv")
         # The parent-death signal: a killed test run leaves no server behind.
@@ -104,10 +106,10 @@ def _free_port() -> int:
 
 
 @contextmanager
-def private_redis() -> Iterator[RedisServer]:
-    """A server for as long as the block runs."""
+def private_redis(*settings: str) -> Iterator[RedisServer]:
+    """A server for as long as the block runs. `settings` are lines of its configuration."""
     program = require("redis-server")
-    with private("redis", lambda home: RedisServer(program, home)) as server:
+    with private("redis", lambda home: RedisServer(program, home, *settings)) as server:
         yield server
 
 

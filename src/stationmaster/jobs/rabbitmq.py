@@ -53,7 +53,14 @@ PULSE_S = 2.0  # between two looks at whether it is there, while nothing is sent
 CLOSE_S = 1.0  # for an orderly good-bye
 SILENT_TRIES = 3  # after which a queue that alone gives no answer is made anew
 DELETE_S = 15.0  # for that: the broker itself waits five seconds for a queue that is dead
-_AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+OLDEST = (3, 8)  # older ones know no quorum queues, and make others of them without a word
+
+
+class _TooOld(Exception):
+    """The broker's version will not do."""
+
+
+_AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, _TooOld)
 
 
 class RabbitMQ:
@@ -211,6 +218,7 @@ class _Link:
             self._url, transport_factory=self._transport, client_properties=_PRODUCT
         )
         connection.closing.add_done_callback(lambda _done: self.broken(None))
+        _look_at_version(connection)
         self._sending = sending = await self._channel(connection)
         await sending.queue_declare(DEAD, durable=True, arguments=_arguments(MOST_DEAD))
         for lane in LANES:
@@ -349,6 +357,15 @@ _NAMED = Named("RabbitMQ", "RABBITMQ_URL", "cafile", "amqp")
 _PRODUCT: FieldTable = {"product": "Stationmaster", "connection_name": "stationmaster"}
 
 
+def _look_at_version(connection: AbstractConnection) -> None:
+    said = connection.server_properties.get("version")
+    version = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    numbers = version.split(".")[:2]
+    # One that does not say is believed to be new enough.
+    if all(each.isdecimal() for each in numbers) and tuple(map(int, numbers)) < OLDEST:
+        raise _TooOld(".".join(numbers))
+
+
 def _properties() -> Basic.Properties:
     # One for each message: the library writes an id into it.
     return Basic.Properties(delivery_mode=2, content_type="application/json")
@@ -359,6 +376,12 @@ def _arguments(most: int) -> dict[str, Any]:
 
 
 def _reason(error: BaseException | None) -> Unavailable:
+    if isinstance(error, _TooOld):
+        return away(
+            f"RabbitMQ is version {error}, and {'.'.join(map(str, OLDEST))} is the oldest that will"
+            " do. Upgrade it.",
+            "broker_refused",
+        )
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return away("RabbitMQ refuses the user or password of RABBITMQ_URL.", "broker_refused")
     if isinstance(error, InvalidFrameError):  # what the library makes of a refused opening

@@ -41,6 +41,7 @@ BLOCK_S = 1.0  # for which Redis is asked to wait for a message
 SOCKET_TIMEOUT_S = 3.0  # for an answer; longer than it was asked to wait
 TIMEOUT_S = 10.0  # for all that is asked at once
 TAKE_OVER_S = 30.0  # after which what another took and did not acknowledge is somebody else's
+NEVER_MS = 2**40  # longer than anything is kept
 FORGET_S = 3600.0  # after which a consumer that holds nothing and asks for nothing is struck off
 
 
@@ -99,6 +100,10 @@ class RedisStreams:
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+            if self.trouble is not None:
+                # Takes nothing. A Redis that is too old would otherwise show so only later.
+                name = PREFIX + lane
+                await self._client.xautoclaim(name, GROUP, self._consumer, NEVER_MS, count=1)
         return sum([int(await self._client.xlen(PREFIX + lane)) for lane in LANES])
 
     async def publish(self, rings: Sequence[Ring]) -> None:
@@ -229,5 +234,7 @@ def _reason(error: BaseException) -> Unavailable:
     if isinstance(error, NoPermissionError):
         return away("The user of REDIS_URL may not use streams.", "broker_refused")
     if isinstance(error, ResponseError):
-        return away("Redis refuses a stream: jobs need Redis 6.2 or newer.", "broker_refused")
+        return away(
+            "Redis is too old: 6.2 is the oldest that will do. Upgrade it.", "broker_refused"
+        )
     return away(unreached(error))
