@@ -1,4 +1,4 @@
-"""A private nginx in front of several servers, as an operator would set it up: round robin."""
+"""A private nginx in front of several servers, as the guides have operators set it up."""
 
 import asyncio
 import re
@@ -27,32 +27,9 @@ http {{
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
     client_max_body_size 100m;
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
     server {{ listen 127.0.0.1:{control}; return 200 {generation}; }}
 {site}
 }}
-"""
-
-# A request that was sent is not sent again unless it is safe: nginx' own default. Only one that
-# could not be sent goes to the next server. Connections are not kept: one that a server closes
-# while a request is on its way to it would fail that.
-_SITE = """
-    upstream servers {
-        server api-1:8080 fail_timeout=1s;
-    }
-    server {
-        listen 80;
-        location / {
-            proxy_pass http://servers;
-            proxy_http_version 1.1;
-            proxy_set_header Host $host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_buffering off;
-            proxy_read_timeout 1h;
-            proxy_next_upstream error timeout;
-        }
-    }
 """
 
 _UPSTREAM = re.compile(r"^ *server [\w-]+:\d+([^;]*);.*\n(?: *server [\w-]+:\d+[^;]*;.*\n)*", re.M)
@@ -63,6 +40,9 @@ def documented(page: Path) -> str:
     block: str
     [block] = re.findall(r"^```nginx\n(.*?)^```", page.read_text(), re.M | re.S)
     return block
+
+
+CLUSTER = Path(__file__).parents[2] / "docs" / "guides" / "cluster.md"
 
 
 class Nginx:
@@ -117,11 +97,14 @@ class Nginx:
 
 
 @asynccontextmanager
-async def balancer(ports: Sequence[int], *, site: str = _SITE) -> AsyncIterator[Nginx]:
-    """One for as long as the block runs. The `site` has one list of servers and listens on 80."""
+async def balancer(ports: Sequence[int], *, site: str | None = None) -> AsyncIterator[Nginx]:
+    """One for as long as the block runs.
+
+    The `site` has one list of servers and listens on 80; without it, it is the guide's of clusters.
+    """
     program, setpriv = require("nginx"), require("setpriv")
     home = Path(tempfile.mkdtemp(prefix="stationmaster-nginx-"))
-    made = Nginx(home, site)
+    made = Nginx(home, documented(CLUSTER) if site is None else site)
     made.configure(ports)
     process = made.process = await asyncio.create_subprocess_exec(
         # The parent-death signal: a killed test run leaves no server behind.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import insert, select
 
 from stationmaster.agents.base import AgentExited, LaunchSpec
@@ -203,6 +204,46 @@ async def test_a_session_may_rather_be_interrupted(talk: Talk, core: Core) -> No
     [end] = [e.data for e in await talk.book(session) if e.type == "run.ended"]
     assert (end["state"], end["error"]["code"]) == ("interrupted", "worker_lost")
     assert now.state.status == "idle"
+
+
+@pytest.mark.parametrize("policy", ["resume", "interrupt"])
+async def test_a_stop_whose_grace_runs_out_in_the_middle_of_a_turn(
+    talk: Talk, core: Core, policy: str
+) -> None:
+    """Another worker goes on from what is kept, or nobody does: as the session has it."""
+    here = asyncio.Event()
+
+    async def reached(_spec: LaunchSpec) -> None:
+        here.set()
+        await asyncio.Event().wait()
+
+    talk.script(Say("Beginning."), UseTool("Bash", {"command": "make"}), Call(reached))
+    session = await talk.create(say("go"), on_crash=policy)
+    other = core.beside(agent=ScriptedAgent((Say("It goes on."),)))
+    async with core.working(core.worker(1)) as worker, asyncio.timeout(WAIT_S):
+        await here.wait()
+        async with other.working(other.worker(1)):
+            with structlog.testing.capture_logs():
+                await worker.drain(0.01)
+            now = await talk.ended(session)
+    book = await talk.book(session)
+    [end] = [each.data for each in book if each.type == "run.ended"]
+    starts = [each.data["instance_id"] for each in book if each.type == "run.started"]
+    assert core.agent.alive() == 0
+    if policy == "interrupt":
+        assert (end["state"], end["error"]["code"]) == ("interrupted", "shutting_down")
+        assert starts == [core.instances.id]
+    else:
+        assert end["state"] == "completed"
+        assert starts == [core.instances.id, other.instances.id]
+        said = await prompts(core, now)
+        assert said[0] == "go"
+        assert sum(each == "go" for each in said) == 1, said
+        assert [e.data["lost"] for e in book if e.type == "run.requeued"] == [0]
+        assert len({e.data["history"] for e in book if e.type == "run.seated"}) == 1
+    await nothing_is_held(core)
+    await core.pool.aclose()
+    await other.pool.aclose()
 
 
 async def test_the_agent_and_the_book_are_told_what_is_not_known(
