@@ -1,9 +1,14 @@
 """An app that is made when it is first asked for something."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 from stationmaster.http.wire.exchange import App, Receive, Scope, Send
+
+# Two apps are never made at once: what the framework does with Python's warnings meanwhile is not
+# safe for threads.
+_MAKING = threading.Lock()
 
 
 class Later:
@@ -23,5 +28,9 @@ class Later:
         if self._app is None:
             async with self._making:
                 if self._app is None:
-                    self._app = await asyncio.to_thread(self._make)
+                    self._app = await asyncio.to_thread(self._made)
         await self._app(scope, receive, send)
+
+    def _made(self) -> App:
+        with _MAKING:
+            return self._make()

@@ -20,8 +20,7 @@ _SPELL = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 _ID = re.compile(r"[a-z]{2,12}_[0-9a-hjkmnp-tv-z]{26}")
 
 
-_drawn: list[str] = []
-os.register_at_fork(after_in_child=_drawn.clear)
+_drawn: dict[int, list[str]] = {}  # by process: one that is forked off draws its own
 
 
 def new_id(prefix: str) -> str:
@@ -36,11 +35,12 @@ def _spelled(millis: int) -> str:
 
 def _random_part() -> str:
     # Threads share the list: each `pop` and `extend` is whole.
+    drawn = _drawn.setdefault(os.getpid(), [])
     try:
-        return _drawn.pop()
+        return drawn.pop()
     except IndexError:
         letters = os.urandom(_RANDOM * _DRAWN).translate(_SPELL).decode()
-        _drawn.extend([letters[at : at + _RANDOM] for at in range(_RANDOM, len(letters), _RANDOM)])
+        drawn.extend([letters[at : at + _RANDOM] for at in range(_RANDOM, len(letters), _RANDOM)])
         return letters[:_RANDOM]
 
 
