@@ -13,6 +13,10 @@ Style = Literal["status", "thinking", "text", "tool", "input", "result", "failur
 _LINES = 16  # of a tool's input or result; all of it is in the task's log
 _WIDTH = 500  # characters of one such line
 _PER_DOLLAR = 1_000_000
+_CLAIMED = {
+    "run.started": ("running", "running"),
+    "run.requeued": ("queued", "its server was lost; another will begin it"),
+}
 # A session's workspace, wherever the server keeps it: what matters to a reader is below it.
 _WORKSPACE = re.compile(r"/(?:sesn|slot)_[0-9a-z]{26}/(?:run_[0-9a-z]{26}/)?")
 # Word by word: one pattern for all of it would look from every slash of a long text to its end.
@@ -40,9 +44,9 @@ class Narrator:
         """What this event has to say; nothing for one that only counts."""
         data, lines = event.data, list[Line]()
         match event.type:
-            case "run.started":
-                self.state = "running"
-                lines = [Line("status", "running")]
+            case "run.started" | "run.requeued":
+                self.state, said = _CLAIMED[event.type]
+                lines = [Line("status", said)]
             case "run.agent_ready":
                 lines = [Line("status", _agent(data))]
             case "agent.thinking":

@@ -44,6 +44,7 @@ _STATE = {status: state for state, status in _STATUS.items()}
 _ACTIONS = {
     "run.queued": "queued",
     "run.started": "started",
+    "run.requeued": "requeued",
     "run.agent_ready": "agent_ready",
     "agent.message": "message",
     "agent.thinking": "thinking",

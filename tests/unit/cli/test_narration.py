@@ -88,6 +88,20 @@ def test_long_results_are_shortened() -> None:
     assert line.text.splitlines()[-1] == "… 84 more lines"
 
 
+def test_a_task_that_is_begun_again_says_so() -> None:
+    narrator, given_back = Narrator(), {"reason": "worker_lost", "lost": 1}
+    told = [
+        line.text
+        for event in (
+            TaskEvent(1, "run.started", {"epoch": 1}),
+            TaskEvent(2, "run.requeued", given_back),
+            TaskEvent(3, "run.started", {"epoch": 3}),
+        )
+        for line in narrator.lines(event)
+    ]
+    assert told == ["running", "its server was lost; another will begin it", "running"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
