@@ -4,7 +4,7 @@ Building a statement and compiling it again costs SQLAlchemy ten times what SQLi
 run it: with a few of them in every model call, that is most of what a call costs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,33 +12,42 @@ from sqlalchemy import Dialect
 from sqlalchemy.sql.expression import Select, UpdateBase
 
 Row = tuple[Any, ...]
-_Processor = Callable[[Any], Any] | None
+_Processor = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The SQL of one dialect with positional parameters, and how values go in and come out."""
+    """The SQL of one dialect with positional parameters, and how values go in and come out.
+
+    `going` and `coming` are the parameters and columns that must be changed on the way.
+    """
 
     sql: str
-    parameters: tuple[tuple[str, _Processor], ...]
-    columns: tuple[_Processor, ...]
+    parameters: tuple[str, ...]
+    going: tuple[tuple[int, _Processor], ...]
+    coming: tuple[tuple[int, _Processor], ...]
     constants: Mapping[str, Any]  # what the statement itself says, or the dialect adds to it
 
     def bind(self, values: Mapping[str, Any]) -> Row:
         """The parameters in their order, as the driver takes them."""
         if self.constants:
             values = {**self.constants, **values}
-        return tuple(
-            values[name] if process is None else process(values[name])
-            for name, process in self.parameters
-        )
+        row = [values[name] for name in self.parameters]
+        return _changed(row, self.going)
 
     def read(self, row: Row) -> Row:
         """A row of the driver's as the columns' types mean it."""
-        return tuple(
-            value if process is None else process(value)
-            for value, process in zip(row, self.columns, strict=True)
-        )
+        return _changed(list(row), self.coming) if self.coming else row
+
+
+def _changed(row: list[Any], changes: Sequence[tuple[int, _Processor]]) -> Row:
+    for at, process in changes:
+        row[at] = process(row[at])
+    return tuple(row)
+
+
+def _needed(processors: Iterable[_Processor | None]) -> tuple[tuple[int, _Processor], ...]:
+    return tuple((at, each) for at, each in enumerate(processors) if each is not None)
 
 
 class Prepared:
@@ -63,11 +72,12 @@ class Prepared:
         compiled: Any = self.statement.compile(dialect=dialect)
         return Compiled(
             sql=str(compiled),
-            parameters=tuple(
-                (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            parameters=tuple(compiled.positiontup),
+            going=_needed(
+                compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
                 for name in compiled.positiontup
             ),
-            columns=tuple(
+            coming=_needed(
                 column.type.dialect_impl(dialect).result_processor(dialect, None)
                 for column in self.statement.exported_columns
             ),

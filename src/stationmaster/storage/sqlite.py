@@ -61,8 +61,8 @@ class SqliteDatabase(Database):
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         """`on_batch` is told the number of verbs in each commit, on the writer's thread."""
-        self._writing = _engine(path, "BEGIN IMMEDIATE", synchronous, 1)
-        self._reading = _engine(path, "BEGIN", synchronous, READER_THREADS)
+        self._writing = _engine(path, synchronous, 1)
+        self._reading = _engine(path, synchronous, READER_THREADS)
         self._on_batch = on_batch
         self._coming: dict[asyncio.AbstractEventLoop, list[_Write]] = {}
         self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
@@ -166,9 +166,14 @@ class SqliteDatabase(Database):
     def _commit(self, batch: list[_Write]) -> None:
         try:
             connection = self._connect()
-            with connection.begin():
-                for write in batch:
-                    _apply(connection, write, alone=len(batch) == 1)
+            # SQLAlchemy's own way to begin and commit costs more than all that most verbs do.
+            transaction = _Transaction(connection)
+            transaction.command("BEGIN IMMEDIATE")
+            for write in batch:
+                _apply(connection, write, alone=len(batch) == 1)
+            transaction.command("COMMIT")
+            if connection.in_transaction():  # a verb has used SQLAlchemy, which thinks it still is
+                connection.commit()
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             self._disconnect()
             translated = translate(error)
@@ -252,7 +257,7 @@ def _answer(writes: list[_Write]) -> None:
             write.future.set_exception(write.error)
 
 
-def _engine(path: Path, begin: str, synchronous: str, size: int) -> Engine:
+def _engine(path: Path, synchronous: str, size: int) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=QueuePool,
@@ -271,9 +276,11 @@ def _engine(path: Path, begin: str, synchronous: str, size: int) -> Engine:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    # pysqlite would begin on its own, too late and not IMMEDIATE.
+    # pysqlite would begin on its own, and too late for a reader; the writer has begun by then.
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
