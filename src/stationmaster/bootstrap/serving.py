@@ -176,7 +176,9 @@ async def serve(settings: Settings, *, announce: Callable[[Listening], None] | N
     `JobFailed` where it was there for one job and that has not completed.
     """
     redactor = Redactor(*settings.secrets())
-    configure_logging(level=settings.log_level, log_format=settings.log_format, redactor=redactor)
+    configure_logging(
+        level=settings.log_level, log_format=settings.log_format, redactor=redactor, gather=True
+    )
     stop = asyncio.Event()
     with _signals(stop):
         async with listening(settings, redactor=redactor) as server:

@@ -78,6 +78,7 @@ class Entrance:
         self._render = render
         self._label = label
         self._quiet = quiet
+        self._log = log.bind()  # once: each look for it makes two objects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -119,7 +120,7 @@ class Entrance:
         endpoint, status = self._label(scope), answer.status or CLIENT_GONE
         method = scope.get("method", "GET")  # a socket's handshake
         self._metrics.http_request(method=method, endpoint=endpoint, status=status, seconds=seconds)
-        tell = log.debug if self._quiet(endpoint, status) else log.info
+        tell = self._log.debug if self._quiet(endpoint, status) else self._log.info
         tell(
             "A request was answered." if answer.complete else "An answer was cut short.",
             method=method,

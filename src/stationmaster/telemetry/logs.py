@@ -5,13 +5,16 @@ for a whole request or run is bound once with `structlog.contextvars.bound_conte
 the names `request_id`, `run_id` and `principal` (its id), and appears on every line below it.
 """
 
+import asyncio
 import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -51,8 +54,11 @@ def configure_logging(
     log_format: Literal["json", "console"],
     redactor: Redactor,
     stream: TextIO | None = None,
+    gather: bool = False,
 ) -> None:
     """Send every line of the process to `stream` (stderr). Called again, it replaces itself.
+
+    With `gather` lines below warnings are written at the end of the event loop's present turn.
 
     `level` holds for Stationmaster; other libraries never say more than `info`, and those that
     would log the data they carry only warnings.
@@ -64,7 +70,7 @@ def configure_logging(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    handler = _Handler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr, gather=gather)
     render = _render(log_format)
     traced = structlog.processors.format_exc_info
     handler.setFormatter(_Formatter([traced, _tidy, *render], shared, redactor))
@@ -121,12 +127,18 @@ def _own(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         "module": logger.name,
     }
     for name, value in event.items():
-        line[name] = _bounded(value)
+        line[name] = _bounded(value) if type(value) is str else value
     return line
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_spelled(second)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _spelled(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -173,7 +185,50 @@ def _visible(value: Any, *, keep_breaks: bool) -> Any:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Ours, so that configuring again can tell it from a test's or a host program's."""
+    """Ours, so that configuring again can tell it from a test's or a host program's.
+
+    With `gather`, lines of one turn of the event loop can be written together: many requests end
+    in one turn, and each write lets other threads run.
+    """
+
+    def __init__(self, stream: TextIO, *, gather: bool) -> None:
+        super().__init__(stream)
+        self._gather = gather
+        self._gathered: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        try:
+            self.put(self.format(record))
+        except Exception:  # noqa: BLE001 - as `logging` does it
+            self.handleError(record)
+
+    def put(self, line: str) -> None:
+        """Write a line, after those that were gathered."""
+        self._add(line)
+        self.flush()
+
+    def put_soon(self, line: str) -> None:
+        """Write a line at the end of this turn of the event loop, or now where there is none."""
+        loop = asyncio._get_running_loop() if self._gather else None
+        if loop is None:
+            self.put(line)
+        elif self._add(line) == 1:
+            loop.call_soon(self.flush)
+
+    def _add(self, line: str) -> int:
+        with self.lock or nullcontext():
+            self._gathered.append(line + self.terminator)
+            return len(self._gathered)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        # A log that cannot be written must not stop what it tells of.
+        with self.lock or nullcontext(), suppress(OSError, ValueError):
+            if self._gathered:
+                gathered, self._gathered = self._gathered, []
+                self.stream.write("".join(gathered))
+            super().flush()
 
 
 class _Line:
@@ -189,13 +244,14 @@ class _Line:
         self._redactor = redactor
 
     def write(self, line: str) -> None:
-        masked = self._redactor.scrub(line) + self._handler.terminator
-        # A log that cannot be written must not stop what it tells of.
-        with self._handler.lock or nullcontext(), suppress(OSError, ValueError):
-            self._handler.stream.write(masked)
-            self._handler.flush()
+        self._handler.put(self._redactor.scrub(line))
 
-    debug = info = warning = error = critical = write
+    def write_soon(self, line: str) -> None:
+        """What holds nobody up, and is no loss with a process that ends just now."""
+        self._handler.put_soon(self._redactor.scrub(line))
+
+    debug = info = write_soon
+    warning = error = critical = write
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -128,6 +129,14 @@ def test_a_line_break_does_not_make_a_second_line(
     assert output.records()[0]["message"] == hostile
 
 
+class Counting(Output):
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
 class Full(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(28, "No space left on device")
@@ -136,6 +145,30 @@ class Full(io.StringIO):
 def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     configure_logging(level="info", log_format="json", redactor=Redactor(), stream=Full())
     structlog.get_logger("stationmaster.x").info("Lost.")
+
+
+async def test_lines_of_one_turn_of_the_loop_are_written_together_and_in_order() -> None:
+    output = Counting()
+    configure_logging(
+        level="info", log_format="json", redactor=Redactor(), stream=output, gather=True
+    )
+    log = structlog.get_logger("stationmaster.x")
+    log.info("1")
+    await asyncio.to_thread(log.info, "2")  # no loop runs there: it is written, and what waited
+    log.info("3")
+    log.info("4")
+    assert output.writes == 1
+    await asyncio.sleep(0)
+    assert output.writes == 2
+    log.info("5")
+    log.warning("6")
+    log.info("7")
+    logging.getLogger("anything.else").info("8")
+    log.info("9")
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # as at the end of the process
+    assert output.writes == 5
+    assert [record["message"] for record in output.records()] == [*"123456789"]
 
 
 def test_a_huge_value_is_cut() -> None:
