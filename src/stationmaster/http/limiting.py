@@ -90,6 +90,15 @@ def note(scope: Scope, standing: Standing) -> None:
 # --- headers ----------------------------------------------------------------------------------
 
 _PREFIXES = (b"anthropic-ratelimit-", b"x-ratelimit-")
+_WORDS = ("limit", "remaining", "reset")
+_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
+_PLAIN = tuple(f"x-ratelimit-{word}".encode() for word in _WORDS)
+_OPENAI = {
+    unit: tuple(f"x-ratelimit-{word}-{unit}".encode() for word in _WORDS) for unit in _UNITS[:2]
+}
+_ANTHROPIC = {
+    unit: tuple(f"anthropic-ratelimit-{unit}-{word}".encode() for word in _WORDS) for unit in _UNITS
+}
 
 
 def with_standing(headers: RawHeaders, standing: Standing) -> RawHeaders:
@@ -105,22 +114,20 @@ def headers_of(standing: Standing) -> RawHeaders:
     requests, input_tokens, output_tokens = standing
     found: RawHeaders = []
     if requests is not None:
-        limit, remaining = b"%d" % requests.limit, b"%d" % requests.remaining
-        found += (
-            (b"x-ratelimit-limit", limit),
-            (b"x-ratelimit-remaining", remaining),
-            (b"x-ratelimit-reset", b"%d" % -(-requests.reset // 1000)),
-        )
-        found += _of_openai(b"requests", requests)
-        found += _of_anthropic(b"requests", requests)
+        limit, remaining, wait, moment = _told(requests)
+        reset = b"%d" % -(-requests.reset // 1000)
+        found += zip(_PLAIN, (limit, remaining, reset), strict=True)
+        found += zip(_OPENAI["requests"], (limit, remaining, wait), strict=True)
+        found += zip(_ANTHROPIC["requests"], (limit, remaining, moment), strict=True)
     tightest = _tightest(input_tokens, output_tokens)
     if tightest is not None:
-        found += _of_openai(b"tokens", tightest)
-        found += _of_anthropic(b"tokens", tightest)
-    if input_tokens is not None:
-        found += _of_anthropic(b"input-tokens", input_tokens)
-    if output_tokens is not None:
-        found += _of_anthropic(b"output-tokens", output_tokens)
+        limit, remaining, wait, moment = _told(tightest)
+        found += zip(_OPENAI["tokens"], (limit, remaining, wait), strict=True)
+        found += zip(_ANTHROPIC["tokens"], (limit, remaining, moment), strict=True)
+    for unit, quota in (("input-tokens", input_tokens), ("output-tokens", output_tokens)):
+        if quota is not None:
+            limit, remaining, _, moment = _told(quota)
+            found += zip(_ANTHROPIC[unit], (limit, remaining, moment), strict=True)
     return found
 
 
@@ -130,21 +137,14 @@ def _tightest(one: Quota | None, other: Quota | None) -> Quota | None:
     return one if one.remaining <= other.remaining else other
 
 
-def _of_openai(unit: bytes, quota: Quota) -> RawHeaders:
-    return [
-        (b"x-ratelimit-limit-" + unit, b"%d" % quota.limit),
-        (b"x-ratelimit-remaining-" + unit, b"%d" % quota.remaining),
-        (b"x-ratelimit-reset-" + unit, duration(max(0, quota.reset - quota.at))),
-    ]
-
-
-def _of_anthropic(unit: bytes, quota: Quota) -> RawHeaders:
-    beginning = b"anthropic-ratelimit-" + unit
-    return [
-        (beginning + b"-limit", b"%d" % quota.limit),
-        (beginning + b"-remaining", b"%d" % quota.remaining),
-        (beginning + b"-reset", _moment(-(-quota.reset // 1000))),
-    ]
+def _told(quota: Quota) -> tuple[bytes, bytes, bytes, bytes]:
+    """What is left of how much, and until when: for how long, and when."""
+    return (
+        b"%d" % quota.limit,
+        b"%d" % quota.remaining,
+        duration(max(0, quota.reset - quota.at)),
+        _moment(-(-quota.reset // 1000)),
+    )
 
 
 def duration(millis: int) -> bytes:
