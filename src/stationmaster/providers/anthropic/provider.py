@@ -1,9 +1,10 @@
 """The provider over HTTP: a pooled client, bytes in and bytes out."""
 
 import ssl
+from functools import lru_cache
 
 from stationmaster.providers.anthropic.batches import MessageBatches
-from stationmaster.providers.base import Operation, ProviderRequest
+from stationmaster.providers.base import Headers, Operation, ProviderRequest
 from stationmaster.providers.headers import to_provider
 from stationmaster.providers.listing import model_ids
 from stationmaster.providers.upstream import Endpoint, Timeouts, UpstreamReply
@@ -21,6 +22,7 @@ _DEFAULTS = {
     "content-type": "application/json",
     "user-agent": "stationmaster",
 }
+_REMEMBERED = 128  # clients' sets of headers, each as large as a request's head at most
 _ALL_MODELS = "/v1/models?limit=1000"
 
 
@@ -61,9 +63,7 @@ class AnthropicProvider:
         target = _PATHS[request.operation]
         if request.query:
             target += "?" + request.query
-        passing = to_provider(request.headers)
-        named = {name for name, _ in passing}
-        headers = passing + tuple([item for item in _DEFAULTS.items() if item[0] not in named])
+        headers = _completed(request.headers)
         streamed = request.stream or request.operation == "count_tokens"
         return await self._endpoint.post(target, request.body, headers, streamed=streamed)
 
@@ -78,3 +78,11 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         """Close pooled connections. Calls that still run break. Idempotent."""
         await self._endpoint.aclose()
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _completed(headers: Headers) -> Headers:
+    """Those that may pass, and the defaults of those that are not there."""
+    passing = to_provider(headers)
+    named = {name for name, _ in passing}
+    return passing + tuple([item for item in _DEFAULTS.items() if item[0] not in named])

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from functools import lru_cache
 
 from stationmaster.kernel.errors import Invalid, Upstream
 from stationmaster.providers.base import Headers
@@ -11,6 +12,8 @@ from stationmaster.providers.upstream.timeouts import Timeouts
 
 MAX_DOCUMENT = 8 * 1024 * 1024
 """Bytes of an answer that is read whole: a list of models, a token. Far more than any has."""
+
+_REMEMBERED = 128  # sets of headers; each is as large as a request's head at most
 
 _REDIRECTS = frozenset({300, 301, 302, 303, 304, 305, 307, 308})
 _NOT_IN_A_TARGET = re.compile(r"[^\x21-\x7e]")
@@ -88,9 +91,10 @@ class Endpoint:
 
     def _head(self, method: str, target: str, headers: Headers, length: str) -> bytes:
         target = self.root + target
-        if _NOT_IN_A_TARGET.search(target) or not _sendable(headers):
+        lines = _checked(headers)
+        if _NOT_IN_A_TARGET.search(target) or lines is None:
             raise Invalid("The request has a header or query that cannot be sent.")
-        return f"{method} {target}{self._common}{_lines(headers)}{length}\r\n".encode("latin-1")
+        return f"{method} {target}{self._common}{lines}{length}\r\n".encode("latin-1")
 
     async def _send(
         self, head: bytes, body: bytes, first_byte: float, *, once: bool = False
@@ -121,6 +125,13 @@ def _sendable(headers: Headers) -> bool:
     names = "".join([name for name, _ in headers])
     values = "".join([value for _, value in headers])
     return not (_NOT_IN_A_NAME.search(names) or _NOT_IN_A_VALUE.search(values))
+
+
+# A client sends the same headers with each of its calls. Of secrets there are only our own tokens,
+# which are in memory anyway.
+@lru_cache(maxsize=_REMEMBERED)
+def _checked(headers: Headers) -> str | None:
+    return _lines(headers) if _sendable(headers) else None
 
 
 def _lines(headers: Headers) -> str:
