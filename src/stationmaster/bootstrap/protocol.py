@@ -17,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from stationmaster.http.wire.exchange import ARRIVED
+
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
 HEAD_SECONDS = 10.0  # for a whole head, from the connection or from its first byte
@@ -87,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         async def answered(scope: Any, receive: Any, _send: Any) -> None:
+            scope["state"][ARRIVED] = not cycle.more_body
             await app(scope, receive, _Answer(cycle).send)
 
         super()._start_asgi_task(cycle, answered)

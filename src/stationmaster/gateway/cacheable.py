@@ -63,9 +63,9 @@ def wish_of(body: CallBody, headers: Sequence[tuple[str, str]]) -> Wish | None:
             standard = value.lower()
     if asked not in {"", "on", "off"}:
         raise Invalid(f"{HEADER}: Must be on or off.", param=HEADER)
-    if asked == "off" or "no-store" in standard or _any(body, REMEMBERING):
-        return None
     if not asked and not _same_each_time(body):
+        return None
+    if asked == "off" or "no-store" in standard or _any(body, REMEMBERING):
         return None
     if "no-cache" in standard:
         return Wish(max_age=0)

@@ -6,7 +6,7 @@ They may leave `model` out, bound the call by `timeout` and name their `project_
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import msgspec
 
@@ -97,12 +97,13 @@ def _timeout(members: Members) -> float | None:
     return timeout
 
 
-@asynccontextmanager
-async def within(seconds: float | None) -> AsyncGenerator[None, None]:
+def within(seconds: float | None) -> AbstractAsyncContextManager[None]:
     """Raise `UpstreamTimeout` where it takes longer than the client wants to wait."""
-    if seconds is None:
-        yield
-        return
+    return nullcontext() if seconds is None else _within(seconds)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncGenerator[None, None]:
     try:
         async with asyncio.timeout(seconds):
             yield
