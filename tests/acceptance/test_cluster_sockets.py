@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
-from stationmaster.http.sockets.stream import PATH
+from stationmaster.http.sockets.connection import PATH
 from tests.support.cluster import Playing, Replica
 from tests.support.nginx import balancer
 from tests.support.server import ADMIN_KEY
