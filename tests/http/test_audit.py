@@ -1,13 +1,17 @@
 """The audit log over HTTP, and what is put on it."""
 
+import asyncio
 import csv
 import io
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import structlog
 
 from stationmaster.bootstrap.offline import vault
+from stationmaster.http.gatekeeper import Gatekeeper
 from tests.http.conftest import ADMIN, House, Open
 from tests.http.test_sign_in import EMAIL, login, person
 
@@ -52,6 +56,31 @@ async def test_refused_access_is_on_record_and_counted(house: House) -> None:
     denied = told["key", "/v1/usage", 403]
     assert (denied["actor_id"], denied["actor_hint"]) == (made["id"], made["key"][-4:])
     assert {e["outcome"] for e in found} == {"refused"}
+
+
+async def test_what_waits_on_a_connection_is_its_own_senders(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[Any] = []
+    finding = Gatekeeper.__call__
+
+    async def looked_on(gatekeeper: Gatekeeper, scope: Any) -> Any:
+        known.append(structlog.contextvars.get_contextvars().get("principal"))
+        return await finding(gatekeeper, scope)
+
+    monkeypatch.setattr(Gatekeeper, "__call__", looked_on)
+    place = urlsplit(house.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    head = b"GET /v1/tasks HTTP/1.1\r\nhost: here\r\n"
+    last = head + b"x-api-key: no-such-key-0123456789\r\nconnection: close\r\n\r\n"
+    writer.write(head + f"x-api-key: {ADMIN}\r\n\r\n".encode() + last)
+    answers = await reader.read()
+    writer.close()
+    assert (answers.count(b"HTTP/1.1 200"), answers.count(b"HTTP/1.1 401")) == (1, 1)
+    assert known == [None, None], "neither knows the other's"
+    await house.services.refusals.flush()
+    [refused] = await entries(house, action="access.refused")
+    assert refused["actor_kind"] == "anonymous"
 
 
 async def test_a_flood_of_refusals_does_not_flood_the_log(open_house: Open) -> None:

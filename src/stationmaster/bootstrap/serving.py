@@ -308,6 +308,9 @@ def _config(
         timeout_graceful_shutdown=CLOSE_S,
         # Who a request comes from is never believed from a header.
         proxy_headers=False,
+        # Nor from the request before it: what waits behind another one on a connection is begun by
+        # that one, and had its principal in its log lines.
+        reset_contextvars=True,
     )
 
 
