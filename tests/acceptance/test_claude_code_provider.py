@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -198,7 +199,7 @@ async def test_a_model_that_is_no_name_starts_nothing(
     provider: ClaudeCodeProvider, agent: ClaudeCodeAgent, model: str
 ) -> None:
     with pytest.raises(Invalid, match="name of a model"):
-        await provider.send(replace(asking("Say lamp."), model=model))
+        await provider.send(msgspec.structs.replace(asking("Say lamp."), model=model))
     assert agent.alive() == 0
 
 

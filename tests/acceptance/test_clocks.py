@@ -118,7 +118,7 @@ async def test_no_live_run_is_taken_over_and_the_dead_ones_are(
     await lost.kill()
     for session in waits:
         async with sdk(apart.url, ADMIN_KEY) as client:
-            if f'"session_id": "{session.id}"' not in lost.output:
+            if f'"session_id":"{session.id}"' not in lost.output:
                 await Talk(client, session.id).send({"type": "user.interrupt"})
         found = await until_idle(apart, session, "end_turn")
         numbers = [frame.id or 0 for frame in found]

@@ -241,7 +241,7 @@ async def test_a_turn_goes_on_elsewhere_when_its_worker_is_killed(town: Cluster)
             if frame.type == "agent.message":
                 break
     [run_id] = {
-        line.split('"run_id": "')[1].split('"')[0]
+        line.split('"run_id":"')[1].split('"')[0]
         for worker in town.workers
         for line in _lines(worker)
         if "A run starts." in line and session.id in line
