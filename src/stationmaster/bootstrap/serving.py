@@ -82,7 +82,10 @@ async def listening(
         servers: list[_Server] = []
 
         def prepare(application: Application) -> None:
-            servers.extend(_servers(application, sockets))
+            # A balancer sends whoever is ready its share, and tries one that was away with one
+            # request at a time until that is answered: of several servers each must be whole.
+            alone = settings.database_url.get_secret_value().startswith("sqlite")
+            servers.extend(_servers(application, sockets, whole=not alone))
 
         async with running(
             settings, sockets.for_agents(), redactor=redactor, prepare=prepare
@@ -151,9 +154,9 @@ def _sockets(settings: Settings) -> Iterator[_Sockets]:
         yield _Sockets(tcp, unix, certificate, plain, redirect)
 
 
-def _servers(application: Application, sockets: _Sockets) -> "list[_Server]":
-    services = application.services
-    app = create_app(services) if application.does.serves else create_probe_app(services)
+def _servers(application: Application, sockets: _Sockets, *, whole: bool) -> "list[_Server]":
+    services, serves = application.services, application.does.serves
+    app = create_app(services, whole=whole) if serves else create_probe_app(services)
     context = None if sockets.certificate is None else sockets.certificate.context
     agents = create_agent_app(services)
     servers = [

@@ -35,8 +35,12 @@ FACES = {**anthropic.FACES, **openai.FACES}
 """The endpoints for model calls, by path."""
 
 
-def create_app(services: Services) -> App:
-    """The whole HTTP interface, as an ASGI app."""
+def create_app(services: Services, *, whole: bool = False) -> App:
+    """The whole HTTP interface, as an ASGI app.
+
+    Unless it is to be `whole` from the start, the routes of each API are made when it is first
+    asked for something, which then takes half a second longer.
+    """
     gatekeeper = Gatekeeper(services)
 
     listings = Listings()
@@ -61,13 +65,18 @@ def create_app(services: Services) -> App:
         agents=agents,
         keepalive=services.options.keepalive,
     )
+    api, managed, others = later(_api), later(_managed), later(_others)
+    stream = Later(lambda: _stream(services, gatekeeper))
+    if whole:
+        for each in (api, managed, others, stream):
+            each.make()
     fork = _Fork(
-        later(_api),
-        managed=later(_managed),
-        others=later(_others),
+        api,
+        managed=managed,
+        others=others,
         calls=calls,
         models=ModelsApp(services.gateway, gatekeeper, listings, agents),
-        stream=Later(lambda: _stream(services, gatekeeper)),
+        stream=stream,
         probes=Probes(services, gatekeeper),
     )
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)

@@ -23,6 +23,10 @@ class Later:
         self._app: App | None = None
         self._making = asyncio.Lock()
 
+    def make(self) -> None:
+        """Make it now. Before anybody asks."""
+        self._app = self._made()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; the first ones wait."""
         if self._app is None:
