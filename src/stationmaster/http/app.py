@@ -13,10 +13,10 @@ from stationmaster.http.gatekeeper import Gatekeeper
 from stationmaster.http.later import Later
 from stationmaster.http.once import Once
 from stationmaster.http.one_job import OneJobDoor
-from stationmaster.http.probes import PROBES, Probes
+from stationmaster.http.probes import Probes
 from stationmaster.http.routes.managed.places import is_managed
 from stationmaster.http.routes.openai.places import is_openai
-from stationmaster.http.security import Door, Refused
+from stationmaster.http.security import PROBES, Door, Refused
 from stationmaster.http.services import Services
 from stationmaster.http.sockets.connection import PATH, no_socket
 from stationmaster.http.wire import anthropic, openai

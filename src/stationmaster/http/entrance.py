@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from stationmaster.http.limiting import STANDING, with_standing
-from stationmaster.http.security import Render
+from stationmaster.http.security import PROBES, Render
 from stationmaster.http.wire.exchange import (
     App,
     Message,
@@ -25,11 +25,6 @@ from stationmaster.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 UNMATCHED = "unmatched"
-# Asked every few seconds.
-QUIET = frozenset(
-    {"/broker-check", "/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"}
-)
-
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -52,7 +47,7 @@ Quiet = Callable[[str, int], bool]
 
 def asked_often(endpoint: str, _status: int) -> bool:
     """Whether it is one of the probes."""
-    return endpoint in QUIET
+    return endpoint in PROBES
 
 
 def route_template(scope: Scope) -> str:

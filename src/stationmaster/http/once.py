@@ -25,6 +25,7 @@ from stationmaster.http.wire.exchange import (
     Receive,
     Scope,
     Send,
+    request_id_of,
 )
 from stationmaster.idempotency import Attempt, KeyInUse, KeyReused, Place, Reply
 from stationmaster.idempotency.keys import MAX_REPLY_BYTES
@@ -110,7 +111,7 @@ class Once:
             try:
                 found, body = await self._enter(stack, keys, scope, receive)
             except StationmasterError as error:
-                request_id = scope.get("state", {}).get("request_id", "")
+                request_id = request_id_of(scope)
                 await _answer(send, *_refusal(error, self._render(scope, error, request_id)))
                 return
             if isinstance(found, Reply):

@@ -1,7 +1,7 @@
 """The door of a server that takes one job and ends."""
 
 from stationmaster.http import problems
-from stationmaster.http.wire.exchange import App, Message, Receive, Scope, Send
+from stationmaster.http.wire.exchange import App, Message, Receive, Scope, Send, request_id_of
 from stationmaster.kernel.errors import Exhausted
 from stationmaster.sessions.runs.one_job import OneJob
 
@@ -31,7 +31,7 @@ class OneJobDoor:
             error = Exhausted(
                 "This server has its one job.", code="replica_busy", retry_after=RETRY_S
             )
-            request_id = scope.get("state", {}).get("request_id", "")
+            request_id = request_id_of(scope)
             await problems.respond(error, request_id)(scope, receive, send)
             return
         begun = False

@@ -18,7 +18,7 @@ from stationmaster.http.gatekeeper import Gatekeeper
 from stationmaster.http.health import Health
 from stationmaster.http.problems import method_not_allowed, respond
 from stationmaster.http.services import Services
-from stationmaster.http.wire.exchange import Receive, Scope, Send
+from stationmaster.http.wire.exchange import Receive, Scope, Send, request_id_of
 from stationmaster.kernel.errors import NotFound, StationmasterError
 
 RETRY_AFTER_S = 5
@@ -99,7 +99,7 @@ def _json(told: Mapping[str, Any], *, fine: bool = True) -> Response:
     )
 
 
-PROBES: Mapping[str, Callable[[Watched, Scope], Awaitable[Response]]] = {
+ANSWERS: Mapping[str, Callable[[Watched, Scope], Awaitable[Response]]] = {
     "/health": get_health,
     "/ready": get_readiness,
     "/live": get_liveness,
@@ -122,12 +122,12 @@ class Probes:
         await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope) -> Response:
-        refuse = partial(respond, request_id=scope["state"]["request_id"])
-        probe = PROBES.get(scope["path"])
+        refuse = partial(respond, request_id=request_id_of(scope))
+        probe = ANSWERS.get(scope["path"])
         if probe is None:
             return refuse(NotFound("There is nothing here."))
         if scope["method"] not in METHODS:
-            return method_not_allowed(METHODS, scope["state"]["request_id"])
+            return method_not_allowed(METHODS, request_id_of(scope))
         try:
             return await probe(self._watched, scope)
         except StationmasterError as error:

@@ -12,14 +12,22 @@ from http import HTTPStatus
 from stationmaster.http.cors import Cors
 from stationmaster.http.hosts import Hosts
 from stationmaster.http.proxies import Network, Proxies, secure
-from stationmaster.http.wire.exchange import App, Message, RawHeaders, Receive, Scope, Send
+from stationmaster.http.wire.exchange import (
+    App,
+    Message,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    request_id_of,
+)
 from stationmaster.kernel import origin
 from stationmaster.kernel.errors import Denied, Invalid
 from stationmaster.kernel.origin import Origin
 
 MAX_URL = 8192  # bytes of path and query together
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-# Asked by address, in plain HTTP.
+# Asked by address, in plain HTTP, every few seconds.
 PROBES = frozenset(
     {"/broker-check", "/db-check", "/health", "/live", "/metrics", "/ready", "/redis-check"}
 )
@@ -62,7 +70,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
         self._proxies.apply(scope)
-        request_id = scope.get("state", {}).get("request_id", "")
+        request_id = request_id_of(scope)
         here = Origin((scope.get("client") or (None,))[0], request_id)
         token = origin.begin(here)
         try:

@@ -66,8 +66,7 @@ ROUTES = (
 
 def stationmaster_api() -> FastAPI:
     """The app, without services yet."""
-    api = framework.api("Stationmaster", _install)
-    refusals.install(api)
+    api = framework.api("Stationmaster", _install, refusals.REFUSALS)
     api.openapi = functools.cache(lambda: _document(api))  # type: ignore[method-assign]
     return api
 

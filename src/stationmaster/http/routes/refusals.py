@@ -4,35 +4,20 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.framework import allowed, request_id_of
+from stationmaster.http.framework import Refusals, allowed, request_id_of
 from stationmaster.http.problems import MAX_FIELD, method_not_allowed, problem, respond
-from stationmaster.http.wire.exchange import RequestGoneError
-from stationmaster.kernel.errors import NotFound, StationmasterError
+from stationmaster.kernel.errors import NotFound
 
 _MAX_TOLD = 20  # fields named in one answer
 
 
-def install(api: FastAPI) -> None:
-    """Give every error of the framework, and of ours, this shape."""
-    api.add_exception_handler(StationmasterError, _on_error)
-    api.add_exception_handler(Exception, _on_error)
-    api.add_exception_handler(RequestGoneError, _on_gone)
-    api.add_exception_handler(HTTPException, _on_http_exception)
-    api.add_exception_handler(RequestValidationError, _on_validation_error)
-
-
 async def _on_error(request: Request, error: Exception) -> Response:
     return respond(error, request_id_of(request))
-
-
-async def _on_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -56,6 +41,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return _invalid_fields(error.errors(), request_id_of(request))
+
+
+REFUSALS = Refusals(_on_error, _on_http_exception, _on_validation_error)
 
 
 def _invalid_fields(found: Sequence[Any], request_id: str) -> Response:

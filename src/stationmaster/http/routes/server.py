@@ -144,7 +144,7 @@ def _describe_probes(api: FastAPI) -> None:
 
 
 def _described(path: str) -> Callable[[], Any]:
-    probe = probes.PROBES[path]
+    probe = probes.ANSWERS[path]
 
     async def elsewhere() -> Response:
         raise NotImplementedError(path)

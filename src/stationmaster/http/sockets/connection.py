@@ -13,7 +13,7 @@ from stationmaster.http import problems
 from stationmaster.http.streams import SEND_SECONDS, StalledError
 from stationmaster.http.strict_json import parse
 from stationmaster.http.wire import openai_errors
-from stationmaster.http.wire.exchange import Receive, Scope, Send
+from stationmaster.http.wire.exchange import Receive, Scope, Send, request_id_of
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
 from stationmaster.kernel.text import scrub
 
@@ -152,5 +152,5 @@ async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
         await socket.refuse(openai_errors.meaning(error).status, headers, body)
         return
     error = NotFound(f"There is no socket here; {PATH} is one.")
-    answer = problems.respond(error, scope.get("state", {}).get("request_id", ""))
+    answer = problems.respond(error, request_id_of(scope))
     await socket.refuse(answer.status_code, list(answer.raw_headers), bytes(answer.body))

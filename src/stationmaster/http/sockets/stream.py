@@ -38,7 +38,7 @@ from stationmaster.http.sockets.frames import TaskFrames, result_frame
 from stationmaster.http.sockets.sessions import session_frames, start_of
 from stationmaster.http.streams import StalledError, race
 from stationmaster.http.task_request import check_project, files_of, options_of
-from stationmaster.http.wire.exchange import Receive, Scope, Send
+from stationmaster.http.wire.exchange import Receive, Scope, Send, request_id_of
 from stationmaster.kernel.errors import (
     Conflict,
     Denied,
@@ -106,7 +106,7 @@ class StreamApp:
                 talk = _Talk(self, stack, socket, who, principal)
                 await talk.run()
         except StationmasterError as error:
-            answer = problems.respond(error, scope.get("state", {}).get("request_id", ""))
+            answer = problems.respond(error, request_id_of(scope))
             await socket.refuse(answer.status_code, list(answer.raw_headers), bytes(answer.body))
         except ClosedError:
             return

@@ -27,7 +27,13 @@ from stationmaster.http.services import Services
 from stationmaster.http.tags import tags_of
 from stationmaster.http.wire.agent_call import AgentCall, Outcome
 from stationmaster.http.wire.agent_prompt import left_out, prompt_of
-from stationmaster.http.wire.exchange import EVENT_STREAM, Exchange, RawHeaders, Scope
+from stationmaster.http.wire.exchange import (
+    EVENT_STREAM,
+    Exchange,
+    RawHeaders,
+    Scope,
+    request_id_of,
+)
 from stationmaster.http.wire.face import Face
 from stationmaster.http.wire.plain_chat import Prepared, plain_members, within
 from stationmaster.kernel.errors import StationmasterError
@@ -139,7 +145,7 @@ class _Told:
 
 
 async def _refuse(face: Face, exchange: Exchange, error: Exception, scope: Scope) -> None:
-    request_id = scope["state"]["request_id"]
+    request_id = request_id_of(scope)
     if exchange.started:
         await exchange.end(face.frame(error, request_id))
         return

@@ -29,6 +29,11 @@ class RequestGoneError(Exception):
     """The client went away before its request was complete."""
 
 
+def request_id_of(scope: Scope) -> str:
+    """The id that the entrance gave the request."""
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
     """The request's body.
 

@@ -14,7 +14,7 @@ from stationmaster.gateway import Gateway
 from stationmaster.gateway.listing import Listed, Listings
 from stationmaster.http.wire import anthropic, openai
 from stationmaster.http.wire.agent_models import OWNER, PREFIX, AgentModels
-from stationmaster.http.wire.exchange import RawHeaders, Receive, Scope, Send
+from stationmaster.http.wire.exchange import RawHeaders, Receive, Scope, Send, request_id_of
 from stationmaster.http.wire.face import Refusal
 from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError, Unavailable
 from stationmaster.kernel.principal import Principal
@@ -45,7 +45,7 @@ class ModelsApp:
         try:
             status, headers, body = await self._answer(scope)
         except StationmasterError as error:
-            status, headers, body = refuse(scope, error, scope["state"]["request_id"])
+            status, headers, body = refuse(scope, error, request_id_of(scope))
         head = [*headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": body})
@@ -104,7 +104,7 @@ def refuse(scope: Scope, error: Exception, request_id: str) -> Refusal:
 
 def _not_allowed(scope: Scope) -> Refusal:
     error = Invalid("Only GET is allowed here.")
-    _, headers, body = refuse(scope, error, scope["state"]["request_id"])
+    _, headers, body = refuse(scope, error, request_id_of(scope))
     return 405, [*headers, (b"allow", b"GET")], body
 
 

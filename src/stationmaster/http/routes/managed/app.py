@@ -37,9 +37,7 @@ ROUTES = (
 
 def managed_api() -> FastAPI:
     """The app, without services yet."""
-    api = framework.api("Managed Agents", _install)
-    refusals.install(api)
-    return api
+    return framework.api("Managed Agents", _install, refusals.REFUSALS)
 
 
 def _install(api: FastAPI) -> None:

@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.framework import allowed, request_id_of
+from stationmaster.http.framework import Refusals, allowed, request_id_of
 from stationmaster.http.shapes.managed.event import TAGS
 from stationmaster.http.shapes.managed.resource import RESOURCE_TAGS
 from stationmaster.http.wire import anthropic_errors
-from stationmaster.http.wire.exchange import RequestGoneError
 from stationmaster.kernel.errors import Invalid, NotAsExpected, StationmasterError
 from stationmaster.kernel.text import scrub
 
@@ -29,15 +27,6 @@ _FRAMEWORK = {
     404: ("not_found_error", "not_found", "There is nothing here."),
     405: ("invalid_request_error", "method_not_allowed", "This method is not allowed here."),
 }
-
-
-def install(api: FastAPI) -> None:
-    """Give every error of the framework, and of ours, this shape."""
-    api.add_exception_handler(StationmasterError, _on_error)
-    api.add_exception_handler(Exception, _on_error)
-    api.add_exception_handler(RequestGoneError, _on_gone)
-    api.add_exception_handler(HTTPException, _on_http_exception)
-    api.add_exception_handler(RequestValidationError, _on_validation_error)
 
 
 def body_of(error: Exception, request_id: str) -> dict[str, Any]:
@@ -84,10 +73,6 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return _response(_status(error), body_of(error, request_id_of(request)), headers)
 
 
-async def _on_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
-
-
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind, code, message = _FRAMEWORK.get(
@@ -103,6 +88,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return await _on_error(request, wrong_fields(error.errors()))
+
+
+REFUSALS = Refusals(_on_error, _on_http_exception, _on_validation_error)
 
 
 def wrong_fields(found: Sequence[Any]) -> Invalid:

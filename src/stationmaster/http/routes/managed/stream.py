@@ -22,7 +22,14 @@ from stationmaster.http.services import Services
 from stationmaster.http.sse import frame
 from stationmaster.http.streams import SEND_SECONDS, BoundedSend, StalledError, gone, race
 from stationmaster.http.wire.anthropic import PING
-from stationmaster.http.wire.exchange import EVENT_STREAM, STREAM_HEADERS, Receive, Scope, Send
+from stationmaster.http.wire.exchange import (
+    EVENT_STREAM,
+    STREAM_HEADERS,
+    Receive,
+    Scope,
+    Send,
+    request_id_of,
+)
 from stationmaster.kernel.errors import StationmasterError
 from stationmaster.sessions.session import SessionEvent
 from stationmaster.sessions.state import DELETED, IDLE
@@ -63,7 +70,7 @@ class SessionStream(Response):
         """Stream until the session is deleted, the client goes or stops reading, or we stop."""
         metrics = self._services.metrics
         out = BoundedSend(send, seconds=self._send_seconds)
-        request_id = str(scope.get("state", {}).get("request_id", ""))
+        request_id = request_id_of(scope)
         metrics.event_readers.inc()
         try:
             await self._stream(receive, out, request_id)

@@ -8,24 +8,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from stationmaster.http import framework
-from stationmaster.http.entrance import CLIENT_GONE
-from stationmaster.http.framework import allowed, request_id_of
+from stationmaster.http.framework import Refusals, allowed, request_id_of
 from stationmaster.http.routes.managed.refusals import wrong_fields
 from stationmaster.http.routes.openai import batches, files, responses
 from stationmaster.http.wire import openai
-from stationmaster.http.wire.exchange import RequestGoneError
-from stationmaster.kernel.errors import Invalid, NotFound, StationmasterError
+from stationmaster.kernel.errors import Invalid, NotFound
 
 
 def openai_api() -> FastAPI:
     """The app, without services yet."""
-    api = framework.api("OpenAI", _install)
-    api.add_exception_handler(StationmasterError, _on_error)
-    api.add_exception_handler(Exception, _on_error)
-    api.add_exception_handler(RequestGoneError, _on_gone)
-    api.add_exception_handler(HTTPException, _on_http_exception)
-    api.add_exception_handler(RequestValidationError, _on_validation_error)
-    return api
+    refusals = Refusals(_on_error, _on_http_exception, _on_validation_error)
+    return framework.api("OpenAI", _install, refusals)
 
 
 def _install(api: FastAPI) -> None:
@@ -37,10 +30,6 @@ async def _on_error(request: Request, error: Exception) -> Response:
     status, headers, body = openai.refuse(error, request_id_of(request))
     named = {name.decode(): value.decode("latin-1") for name, value in headers}
     return Response(body, status_code=status, headers=named)
-
-
-async def _on_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
