@@ -8,9 +8,7 @@ PostgreSQL's programs and Redis.
 
 import asyncio
 import re
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,20 +19,17 @@ from statistics import median, quantiles
 import aiohttp
 from redis.asyncio import Redis
 
+from bench.cluster import shared
 from bench.command import Plan, run
 from bench.figure import Figure
-from bench.programs import MissingProgramError, require
 from bench.rounds import interleaved_async
 from bench.server import KEY, Server, server
-from tests.support.postgres import find_programs, private_server
-from tests.support.redis import private_redis
 
 READERS = 20  # on each of the two APIs, and as many of both subscribe to the channel
 EVERY_S = 0.05
 TIMES, QUICK_TIMES = 200, 60
 CHANNEL = "bench"
 NANOSECONDS = re.compile(rb"(?<!\d)\d{19}(?!\d)")  # since 1970, as of now
-SECRET = "one-secret-for-all-servers-of-this-benchmark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +66,11 @@ def measure(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def _cluster(times: int) -> Iterator[tuple[list[Server], str]]:
-    programs = find_programs()
-    if programs is None or shutil.which("redis-server") is None:
-        raise MissingProgramError(
-            "postgresql or redis is missing; scripts/install-test-services installs it"
-        )
-    require("setpriv")
     with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-fanout-")))
-        postgres = stack.enter_context(private_server(programs, durable=True))
-        redis = stack.enter_context(private_redis())
+        common = stack.enter_context(shared("fanout"))
+        place = common.place
         env = {
-            "DATABASE_URL": postgres.url(postgres.create()),
-            "REDIS_URL": redis.url,
-            "SECRET_KEY": SECRET,
-            "DATA_DIR": str(place / "data"),
+            **common.env,
             "PROVIDER": "offline",
             "AGENT_POOL_SIZE": "0",
             "SPEAKING": f"{times} {EVERY_S}",
@@ -95,7 +80,7 @@ def _cluster(times: int) -> Iterator[tuple[list[Server], str]]:
         for name, role in (("a", "api"), ("b", "api"), ("worker", "worker")):
             made = server(place / name, env={**env, "ROLE": role}, program="bench.speaking")
             apis.append(stack.enter_context(made))
-        yield apis[:2], redis.url
+        yield apis[:2], common.redis
 
 
 async def _measure(plan: Plan, apis: list[Server], redis: str, times: int) -> dict[str, list[Late]]:

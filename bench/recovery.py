@@ -9,10 +9,8 @@ PostgreSQL's programs and Redis.
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,20 +21,18 @@ from typing import Any
 
 import aiohttp
 
+from bench.cluster import shared
 from bench.command import Plan, run
 from bench.figure import Figure, Goal
-from bench.programs import MissingProgramError, require, require_cli
+from bench.programs import require_cli
 from bench.server import KEY, Server, server
 from bench.upstream import upstream
-from tests.support.postgres import find_programs, private_server
-from tests.support.redis import private_redis
 
 LEASE_S = 10  # LEASE_TIME's default
 MOST_LEASES = 2.0
 WAIT_S = 120.0
 DEATHS, QUICK_DEATHS = 3, 1  # in each round
 WORKERS = ("one", "two")
-SECRET = "one-secret-for-all-servers-of-this-benchmark"
 TOOLS = [{"type": "agent_toolset_20260401"}]
 TAKEN_OVER = "session.status_rescheduled"
 
@@ -70,22 +66,12 @@ def measure(plan: Plan) -> list[Figure]:
 @contextmanager
 def _cluster() -> Iterator[tuple[str, dict[str, str], Path]]:
     """An API's address, and how and where its workers start."""
-    programs = find_programs()
-    if programs is None or shutil.which("redis-server") is None:
-        raise MissingProgramError(
-            "postgresql or redis is missing; scripts/install-test-services installs it"
-        )
-    require("setpriv")
     with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-recovery-")))
-        postgres = stack.enter_context(private_server(programs, durable=True))
-        redis = stack.enter_context(private_redis())
+        common = stack.enter_context(shared("recovery"))
+        place = common.place
         provider = upstream("bench.scripted", "--script=busy", log=place / "upstream.log")
         env = {
-            "DATABASE_URL": postgres.url(postgres.create()),
-            "REDIS_URL": redis.url,
-            "SECRET_KEY": SECRET,
-            "DATA_DIR": str(place / "data"),
+            **common.env,
             "LEASE_TIME": f"{LEASE_S}s",
             "ANTHROPIC_BASE_URL": stack.enter_context(provider),
             "ANTHROPIC_API_KEY": "sk-upstream-of-the-benchmark",

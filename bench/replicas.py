@@ -7,24 +7,20 @@ PostgreSQL's programs and Redis.
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from bench.cluster import shared
 from bench.command import Plan, run
 from bench.figure import Figure
 from bench.load import wrk
 from bench.nginx import proxy
-from bench.programs import MissingProgramError, require
 from bench.rounds import interleaved, middle
 from bench.server import server
 from bench.upstream import upstream
-from tests.support.postgres import find_programs, private_server
-from tests.support.redis import private_redis
 
 SERVERS = 3
 IN_FLIGHT = 64
@@ -34,7 +30,6 @@ BODY = {
     "max_tokens": 100,
     "messages": [{"role": "user", "content": "Say hello."}],
 }
-SECRET = "one-secret-for-all-servers-of-this-benchmark"
 
 
 def measure(plan: Plan) -> list[Figure]:
@@ -63,22 +58,12 @@ def measure(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def _place() -> Iterator[tuple[dict[str, str], Path]]:
-    programs = find_programs()
-    if programs is None or shutil.which("redis-server") is None:
-        raise MissingProgramError(
-            "postgresql or redis is missing; scripts/install-test-services installs it"
-        )
-    require("setpriv")
     with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-replicas-")))
-        postgres = stack.enter_context(private_server(programs, durable=True))
-        redis = stack.enter_context(private_redis())
+        common = stack.enter_context(shared("replicas"))
+        place = common.place
         slow = upstream("bench.stub", f"--delay={DELAY_S}", log=place / "stub.log")
         env = {
-            "DATABASE_URL": postgres.url(postgres.create()),
-            "REDIS_URL": redis.url,
-            "SECRET_KEY": SECRET,
-            "DATA_DIR": str(place / "data"),
+            **common.env,
             "ROLE": "api",
         }
         provider = stack.enter_context(slow)

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.acceptance.test_cluster import events_after, stream_of, talking, until_idle
 from tests.http.managed import ASK, TOOLSET, Talk
-from tests.support.cluster import Cluster, Replica, cluster
+from tests.support.cluster import Cluster, Replica, cluster, settings
 from tests.support.off_clock import set_off
 from tests.support.sdk import sdk
 from tests.support.server import ADMIN_KEY
@@ -28,15 +28,13 @@ RENEWALS = 6  # two leases
 
 @pytest.fixture
 def env(postgres_url: str, redis_url: str) -> dict[str, str]:
-    return {
-        "DATABASE_URL": postgres_url,
-        "REDIS_URL": redis_url,
-        "PROVIDER": "offline",
-        "LEASE_TIME": "2s",
-        "HEALTH_CHECK_INTERVAL": "1s",
-        "APPROVAL_TIMEOUT": f"{APPROVAL_S:.0f}s",
-        "AGENT_POOL_SIZE": "0",
-    }
+    return settings(
+        postgres_url,
+        redis_url,
+        LEASE_TIME="2s",
+        HEALTH_CHECK_INTERVAL="1s",
+        APPROVAL_TIMEOUT=f"{APPROVAL_S:.0f}s",
+    )
 
 
 @pytest.fixture

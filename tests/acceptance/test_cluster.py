@@ -14,7 +14,7 @@ import pytest
 
 from tests.http.managed import ASK, TOOLSET, WEATHER, Talk, said, talk, text
 from tests.http.streams import Frame, frames
-from tests.support.cluster import Cluster, Replica, cluster
+from tests.support.cluster import Cluster, Replica, cluster, settings
 from tests.support.playing_server import TOOLS
 from tests.support.sdk import sdk
 from tests.support.server import ADMIN_KEY
@@ -27,13 +27,7 @@ LEASE = "2s"
 
 @pytest.fixture
 def env(postgres_url: str, redis_url: str) -> dict[str, str]:
-    return {
-        "DATABASE_URL": postgres_url,
-        "REDIS_URL": redis_url,
-        "PROVIDER": "offline",
-        "LEASE_TIME": LEASE,
-        "AGENT_POOL_SIZE": "0",
-    }
+    return settings(postgres_url, redis_url, LEASE_TIME=LEASE)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from tests.support.cluster import Playing, Replica, cluster
+from tests.support.cluster import Playing, Replica, cluster, settings
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, private_redis
 from tests.support.traffic import traffic
@@ -20,16 +20,9 @@ WAIT_S = 120.0
 LONG = "1m"  # a lease that a machine at work does not let run out
 
 
-def settings(database: str, redis: str, *, lease: str = "3s") -> dict[str, str]:
-    return {
-        "DATABASE_URL": database,
-        "REDIS_URL": redis,
-        "PROVIDER": "offline",
-        "LEASE_TIME": lease,
-        "AGENT_POOL_SIZE": "0",
-        "HEALTH_CHECK_INTERVAL": "1s",
-        "MAX_QUEUE": "1000",
-    }
+def watchful(database: str, redis: str, *, lease: str = "3s") -> dict[str, str]:
+    often = {"LEASE_TIME": lease, "HEALTH_CHECK_INTERVAL": "1s"}
+    return settings(database, redis, **often, MAX_QUEUE="1000")
 
 
 @pytest.fixture
@@ -67,7 +60,7 @@ async def test_everything_goes_on_without_redis(
     assert port is not None
     async with (
         Proxy(port) as proxy,
-        cluster(scratch, settings(postgres_url, behind(redis.url, proxy))) as town,
+        cluster(scratch, watchful(postgres_url, behind(redis.url, proxy))) as town,
     ):
 
         def drop(dropping: bool) -> None:
@@ -106,7 +99,7 @@ async def restart(replica: Replica) -> None:
 async def test_servers_are_all_started_anew_and_nobody_notices(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = settings(postgres_url, redis_url)
+    env = watchful(postgres_url, redis_url)
     async with cluster(scratch, env, schedulers=2) as town:
         async with traffic(town.client) as seen:
             await seen.until(4)
@@ -125,7 +118,7 @@ async def test_servers_are_all_started_anew_and_nobody_notices(
 async def test_servers_come_and_go_under_load_and_nobody_notices(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = settings(postgres_url, redis_url, lease="15s")
+    env = watchful(postgres_url, redis_url, lease="15s")
     async with cluster(scratch, env, apis=1, workers=1) as town, AsyncExitStack() as stack:
         [first] = town.apis
         # A reload closes connections that wait for a request, and one may be on its way.
@@ -166,7 +159,7 @@ async def test_slow_ways_to_postgresql_and_redis_fail_nothing(
     assert ports[0]
     assert ports[1]
     async with Proxy(ports[0]) as database, Proxy(ports[1]) as news:
-        env = settings(behind(postgres_url, database), behind(redis_url, news))
+        env = watchful(behind(postgres_url, database), behind(redis_url, news))
         async with cluster(scratch, env, apis=1, workers=1) as town:
             async with traffic(town.client, workers=2) as seen:
                 await seen.until(2)
@@ -182,7 +175,7 @@ async def test_slow_ways_to_postgresql_and_redis_fail_nothing(
 async def test_without_any_worker_runs_wait_and_all_else_goes_on(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = settings(postgres_url, redis_url, lease=LONG)
+    env = watchful(postgres_url, redis_url, lease=LONG)
     async with cluster(scratch, env, apis=1, workers=1) as town:
         [api], [worker] = town.apis, town.workers
         await worker.kill()
@@ -203,7 +196,7 @@ async def test_without_any_worker_runs_wait_and_all_else_goes_on(
 async def test_without_any_api_what_runs_goes_on(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = settings(postgres_url, redis_url, lease=LONG)
+    env = watchful(postgres_url, redis_url, lease=LONG)
     async with cluster(scratch, env, apis=2, workers=1) as town:
         [worker] = town.workers
         task_id = await town.apis[0].submit("work")
@@ -233,7 +226,7 @@ async def leader_of(schedulers: list[Replica]) -> Replica:
 async def test_one_scheduler_works_and_another_takes_over(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = settings(postgres_url, redis_url)
+    env = watchful(postgres_url, redis_url)
     async with cluster(scratch, env, apis=1, workers=0, schedulers=2) as town:
         first = await leader_of(town.schedulers)
         [second] = [each for each in town.schedulers if each is not first]

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
 from stationmaster.http.sockets.connection import PATH
-from tests.support.cluster import Playing, Replica
+from tests.support.cluster import Playing, Replica, settings
 from tests.support.nginx import balancer
 from tests.support.server import ADMIN_KEY
 
@@ -73,13 +73,7 @@ def numbers(frames: list[dict[str, Any]]) -> list[int]:
 async def test_a_task_is_followed_on_when_the_server_of_its_socket_is_killed(
     scratch: Path, postgres_url: str, redis_url: str
 ) -> None:
-    env = {
-        "DATABASE_URL": postgres_url,
-        "REDIS_URL": redis_url,
-        "PROVIDER": "offline",
-        "AGENT_POOL_SIZE": "0",
-    }
-    async with town_of(scratch, env) as town:
+    async with town_of(scratch, settings(postgres_url, redis_url)) as town:
         held = set[str]()
         while len(held) < len(town.apis):  # by turns, though nothing says where to
             async with socket_to(town.url) as socket:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.acceptance.test_ephemeral import TASK, frames_of
-from tests.support.cluster import Command, OneShot, Playing, Replica
+from tests.support.cluster import Command, OneShot, Playing, Replica, settings
 from tests.support.nginx import balancer, documented
 from tests.support.server import ADMIN_KEY, FINISHED
 from tests.support.supervisor import Supervisor, supervised
@@ -29,14 +29,7 @@ WAIT = {"description": "wait"}  # until it is cancelled
 
 @pytest.fixture
 def env(postgres_url: str, redis_url: str) -> dict[str, str]:
-    return {
-        "DATABASE_URL": postgres_url,
-        "REDIS_URL": redis_url,
-        "PROVIDER": "offline",
-        "OFFLINE_DELAY": "0s",
-        "LEASE_TIME": "10s",
-        "AGENT_POOL_SIZE": "0",
-    }
+    return settings(postgres_url, redis_url, OFFLINE_DELAY="0s", LEASE_TIME="10s")
 
 
 @dataclass(frozen=True)

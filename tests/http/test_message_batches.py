@@ -13,9 +13,9 @@ from stationmaster.budgets.tables import holds, ledger
 from stationmaster.providers.base import ProviderReply, ProviderRequest
 from stationmaster.storage import open_database
 from tests.http.conftest import ADMIN, USER, House, Open
+from tests.http.native import ended, results
 from tests.support.sdk import check, sdk
 
-PATIENCE = 20.0
 MODEL = "claude-haiku-4-5"
 
 
@@ -29,20 +29,6 @@ def request(custom_id: str, words: str = "Hello", **more: Any) -> Any:
 async def client(house: House) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with sdk(house.url, USER) as made:
         yield made
-
-
-async def ended(client: anthropic.AsyncAnthropic, batch_id: str) -> Any:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            batch = check(await client.messages.batches.retrieve(batch_id))
-            if batch.processing_status == "ended":
-                return batch
-            await asyncio.sleep(0.01)
-
-
-async def results(client: anthropic.AsyncAnthropic, batch_id: str) -> dict[str, Any]:
-    decoder = await client.messages.batches.results(batch_id)
-    return {line.custom_id: check(line).result async for line in decoder}
 
 
 async def test_the_sdk_makes_a_batch_and_reads_what_came_of_it(

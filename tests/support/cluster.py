@@ -15,6 +15,17 @@ from tests.support.server import ADMIN_KEY, ServerProcess
 SECRET = "one-secret-for-all-servers-of-this-test"
 
 
+def settings(database: str, redis: str, **more: str) -> dict[str, str]:
+    """What servers of one database and one Redis are started with: no model, no waiting agents."""
+    return {
+        "DATABASE_URL": database,
+        "REDIS_URL": redis,
+        "PROVIDER": "offline",
+        "AGENT_POOL_SIZE": "0",
+        **more,
+    }
+
+
 class Replica(ServerProcess):
     """One server. Everything that servers share is below `shared`."""
 

@@ -71,7 +71,6 @@ def news(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> News:
 def _without_redis(settings: Settings) -> tuple[str, Bus]:
     # Of servers that share a SQLite file the one that wrote is the one that is asked, mostly:
     # the others' readers look when nothing has come for a while.
-    alone = settings.role == "all"
-    if alone and settings.database_url.get_secret_value().startswith("sqlite"):
+    if settings.role == "all" and settings.on_sqlite:
         return "memory", MemoryBus()
     return "polling", PollingBus()

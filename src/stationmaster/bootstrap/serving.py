@@ -84,8 +84,8 @@ async def listening(
         def prepare(application: Application) -> None:
             # A balancer sends whoever is ready its share, and tries one that was away with one
             # request at a time until that is answered: of several servers each must be whole.
-            alone = settings.database_url.get_secret_value().startswith("sqlite")
-            servers.extend(_servers(application, sockets, whole=not alone))
+            whole = not settings.on_sqlite
+            servers.extend(_servers(application, sockets, whole=whole))
 
         async with running(
             settings, sockets.for_agents(), redactor=redactor, prepare=prepare

@@ -81,11 +81,13 @@ def show(
     output: OutputOption = None,
 ) -> None:
     """Show one job, with what it is about and its last error."""
-
-    async def look(inventory: "Inventory", operator: "Principal") -> Json:
-        return _told(await inventory.get(operator, job))
-
-    found = _either(context, url, key_file, lambda client: client.get(job), look)
+    found = _one(
+        context,
+        url,
+        key_file,
+        lambda client: client.get(job),
+        lambda inventory, operator: inventory.get(operator, job),
+    )
     if shared_of(context).json(output):
         print_json(found)
         return
@@ -100,11 +102,13 @@ def replay(
     key_file: KeyFileOption = None,
 ) -> None:
     """Let a parked job be tried again. A worker finds it within seconds."""
-
-    async def look(inventory: "Inventory", operator: "Principal") -> Json:
-        return _told(await inventory.replay(operator, job))
-
-    found = _either(context, url, key_file, lambda client: client.replay(job), look)
+    found = _one(
+        context,
+        url,
+        key_file,
+        lambda client: client.replay(job),
+        lambda inventory, operator: inventory.replay(operator, job),
+    )
     say(f"Job {found.get('id')} ({found.get('kind')}) waits to be tried again.")
 
 
@@ -116,12 +120,29 @@ def discard(
     key_file: KeyFileOption = None,
 ) -> None:
     """Throw a parked job away, for good."""
-
-    async def look(inventory: "Inventory", operator: "Principal") -> Json:
-        return _told(await inventory.discard(operator, job))
-
-    found = _either(context, url, key_file, lambda client: client.discard(job), look)
+    found = _one(
+        context,
+        url,
+        key_file,
+        lambda client: client.discard(job),
+        lambda inventory, operator: inventory.discard(operator, job),
+    )
     say(f"Job {found.get('id')} ({found.get('kind')}) is gone.")
+
+
+def _one(
+    context: typer.Context,
+    url: str | None,
+    key_file: Path | None,
+    ask: "Callable[[JobClient], Json]",
+    look: "Callable[[Inventory, Principal], Awaitable[Listed]]",
+) -> Json:
+    """What `_either` says of a single job."""
+
+    async def told(inventory: "Inventory", operator: "Principal") -> Json:
+        return _told(await look(inventory, operator))
+
+    return _either(context, url, key_file, ask, told)
 
 
 def _either(

@@ -14,7 +14,7 @@ import msgspec
 
 from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.errors import Upstream
-from stationmaster.providers.base import Headers, Operation, ProviderReply
+from stationmaster.providers.base import Headers, Operation
 from stationmaster.providers.upstream import UpstreamReply, document
 
 HALF = Decimal("0.5")
@@ -227,11 +227,13 @@ def surely(error: Upstream) -> Upstream:
     )
 
 
-async def lines(reply: ProviderReply) -> AsyncGenerator[bytes, None]:
+async def result_lines(reply: UpstreamReply) -> AsyncGenerator[bytes, None]:
     """The lines of a body, without blank ones. Closes the reply.
 
-    Raises `Upstream` where one is too long, or the body breaks off.
+    Raises `Upstream` for a refusal, where a line is too long, and where the body breaks off.
     """
+    if reply.status != 200:
+        raise refused(reply.status, await document(reply))
     try:
         held: list[bytes] = []
         size = 0

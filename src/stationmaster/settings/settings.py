@@ -437,6 +437,11 @@ class Settings(BatchSettings):
         return cls(**values)
 
     @property
+    def on_sqlite(self) -> bool:
+        """Whether the database is a file of this machine's, and not a PostgreSQL server."""
+        return self.database_url.get_secret_value().startswith("sqlite")
+
+    @property
     def user_keys(self) -> tuple[SecretStr, ...]:
         """API_KEY and API_KEYS together, each once."""
         given = (*([self.api_key] if self.api_key else []), *(self.api_keys or ()))

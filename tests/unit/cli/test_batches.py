@@ -1,14 +1,13 @@
 """The commands around batches: what is asked of the server, and what is printed."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stationmaster.cli import batches
-from stationmaster.cli.application import run
+from tests.support.command import Command
 from tests.support.scripted_http import Answer, ScriptedServer
 
 REQUEST: Any = {"custom_id": "a", "params": {"model": "haiku"}}
@@ -21,7 +20,6 @@ SUBMISSION: Any = {
     "counts": {"processing": 2, "succeeded": 0, "errored": 1},
     "note": "It cannot be reached.",
 }
-Command = Callable[..., tuple[int, str, str]]
 
 
 def batch(status: str = "in_progress", **counts: int) -> dict[str, Any]:
@@ -37,24 +35,11 @@ def batch(status: str = "in_progress", **counts: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        yield found
-
-
-@pytest.fixture
-def command(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    monkeypatch.setenv("STATIONMASTER_URL", server.url)
-    monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-    monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
+def command(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr(batches, "POLL_S", 0)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(["batches", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        return command("batches", *arguments)
 
     return call
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from stationmaster.cli.application import run
 from stationmaster.kernel.clock import ManualClock
 from stationmaster.kernel.principal import Owner
 from stationmaster.storage import Database, open_database
+from tests.support.command import Command
 from tests.support.scripted_http import Answer, ScriptedServer
 
 BUDGET: dict[str, Any] = {
@@ -32,29 +32,6 @@ SHOWN = [
     "ID     OF         MODE  PERIOD  LIMIT  SPENT  HELD   LEFT",
     "bud_1  key key_1  hard  month   $5.00  $1.25  $0.00  $3.75",
 ]
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        yield found
-
-
-@pytest.fixture
-def command(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    monkeypatch.setenv("STATIONMASTER_URL", server.url)
-    monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-    monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_a_budget_is_set(server: ScriptedServer, command: Command) -> None:

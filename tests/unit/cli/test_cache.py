@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,15 +18,6 @@ STATS: Any = {
     "hit_rate": 0.8,
     "tiers": {"memory": {"entries": 5, "size_bytes": 12345}},
 }
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        monkeypatch.setenv("STATIONMASTER_URL", found.url)
-        monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-        monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
-        yield found
 
 
 def test_the_statistics_are_told(

@@ -1,7 +1,6 @@
 """`stationmaster calls`: what is asked, and what is printed."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +17,6 @@ CALL: Any = {
     "key_id": "key_1",
 }
 POLICY: Any = {"project_id": "proj_1", "enabled": False, "retention_days": 30, "rules": ["email"]}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        monkeypatch.setenv("STATIONMASTER_URL", found.url)
-        monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-        monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
-        yield found
 
 
 def asked(server: ScriptedServer) -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """Commands against a scripted server: what is asked, what is printed, how they exit."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from stationmaster.cli.application import run
 from stationmaster.cli.printing import Output
 from stationmaster.cli.target import Shared
+from tests.support.command import Command
 from tests.support.scripted_http import Answer, ScriptedServer, sse
 
 TASK = {
@@ -19,30 +19,6 @@ TASK = {
     "result": {"summary": "Done \x1b[31mred"},
     "usage": {"total_cost": 0.5, "total_tokens": 1200},
 }
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        yield found
-
-
-@pytest.fixture
-def command(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    """Run a command line against the server: exit code, stdout, stderr."""
-    monkeypatch.setenv("STATIONMASTER_URL", server.url)
-    monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-    monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_tasks_are_listed(server: ScriptedServer, command: Command) -> None:

@@ -2,12 +2,11 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from stationmaster.cli.application import run
+from tests.support.command import Command
 from tests.support.scripted_http import Answer, ScriptedServer
 
 PROVIDERS: Any = [
@@ -38,29 +37,6 @@ ANSWER: Any = {
     },
 }
 ADVICE: Any = {"recommended_model": "haiku", "reasoning": "It is simple.", "budget_status": {}}
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as found:
-        yield found
-
-
-@pytest.fixture
-def command(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    monkeypatch.setenv("STATIONMASTER_URL", server.url)
-    monkeypatch.setenv("STATIONMASTER_API_KEY", "sm_live_test")
-    monkeypatch.delenv("STATIONMASTER_KEY_FILE", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_providers_are_listed(server: ScriptedServer, command: Command) -> None:

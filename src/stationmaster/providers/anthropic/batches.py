@@ -24,11 +24,10 @@ from stationmaster.providers.batches import (
     answer,
     decoded,
     done,
-    lines,
-    refused,
+    result_lines,
     surely,
 )
-from stationmaster.providers.upstream import Endpoint, document
+from stationmaster.providers.upstream import Endpoint
 
 _HERE = "/v1/messages/batches"
 _PAGE = 1000  # the most that is listed at once
@@ -167,9 +166,7 @@ class MessageBatches:
         """See `BatchInterface.results`."""
         # Not from `results_url`: another host's address there would be given the key.
         reply = await self._endpoint.get(_at(batch_id, "/results"), self._headers)
-        if reply.status != 200:
-            raise refused(reply.status, await document(reply))
-        async with aclosing(lines(reply)) as found:
+        async with aclosing(result_lines(reply)) as found:
             async for line in found:
                 yield _result(decoded(_line, line))
 

@@ -23,11 +23,10 @@ from stationmaster.providers.batches import (
     answer,
     decoded,
     done,
-    lines,
-    refused,
+    result_lines,
     surely,
 )
-from stationmaster.providers.upstream import Endpoint, document
+from stationmaster.providers.upstream import Endpoint
 
 _URLS: Mapping[Operation, str] = MappingProxyType(
     {
@@ -231,9 +230,7 @@ class FileBatches:
             if file_id is None:
                 continue
             reply = await self._endpoint.get(self._at("/files", file_id, "/content"))
-            if reply.status != 200:
-                raise refused(reply.status, await document(reply))
-            async with aclosing(lines(reply)) as found:
+            async with aclosing(result_lines(reply)) as found:
                 async for line in found:
                     yield _result(decoded(_line, line))
 
