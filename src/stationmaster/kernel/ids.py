@@ -20,7 +20,13 @@ _SPELL = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 _ID = re.compile(r"[a-z]{2,12}_[0-9a-hjkmnp-tv-z]{26}")
 
 
-_drawn: dict[int, list[str]] = {}  # by process: one that is forked off draws its own
+def _no_parts() -> list[str]:
+    drawn: list[str] = []
+    os.register_at_fork(after_in_child=drawn.clear)  # a process that is forked off draws its own
+    return drawn
+
+
+_drawn = _no_parts()
 
 
 def new_id(prefix: str) -> str:
@@ -35,12 +41,11 @@ def _spelled(millis: int) -> str:
 
 def _random_part() -> str:
     # Threads share the list: each `pop` and `extend` is whole.
-    drawn = _drawn.setdefault(os.getpid(), [])
     try:
-        return drawn.pop()
+        return _drawn.pop()
     except IndexError:
         letters = os.urandom(_RANDOM * _DRAWN).translate(_SPELL).decode()
-        drawn.extend([letters[at : at + _RANDOM] for at in range(_RANDOM, len(letters), _RANDOM)])
+        _drawn.extend([letters[at : at + _RANDOM] for at in range(_RANDOM, len(letters), _RANDOM)])
         return letters[:_RANDOM]
 
 

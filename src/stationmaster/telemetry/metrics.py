@@ -6,7 +6,6 @@ many seen. No label holds a key, a user, a run or anything a client wrote freely
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +17,8 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
+
+from stationmaster.telemetry import tally
 
 OTHER = "other"
 BREAKER_STATES = ("closed", "open", "half_open")
@@ -68,20 +69,20 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._endpoint = BoundedLabel(_MOST_ENDPOINTS)
         self._model = BoundedLabel(_MOST_MODELS)
-        self._http_requests = Counter(
+        self._http_requests = tally.Tally(
             "http_requests_total",
             "HTTP requests answered.",
             ("method", "endpoint", "status"),
             registry=registry,
         )
-        self._http_request_seconds = Histogram(
+        self._http_request_seconds = tally.Histogram(
             "http_request_duration_seconds",
             "Time until an HTTP answer was complete.",
             ("method", "endpoint"),
             buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
-        self._claude_code_requests = Counter(
+        self._claude_code_requests = tally.Tally(
             "claude_code_requests_total", "HTTP requests answered, of any kind.", registry=registry
         )
         self._declare_runs(registry)
@@ -91,22 +92,11 @@ class Metrics:
         self._declare_limits(registry)
         self._declare_news(registry)
         ProcessCollector(registry=registry)
-        # Finding a metric's series by its labels takes as long as all the rest of a call's figures.
-        self._of_route = cache(self._route_series)
-        self._of_call = cache(self._call_series)
-        self._of_class = cache(self._model_tokens.labels)
-
-    def _route_series(self, method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-        return (
-            self._http_requests.labels(method, endpoint, str(status)),
-            self._http_request_seconds.labels(method, endpoint),
-        )
-
-    def _call_series(self, provider: str, model: str, outcome: str) -> tuple[Counter, Histogram]:
-        return (
-            self._model_calls.labels(provider, model, outcome),
-            self._first_byte_seconds.labels(provider),
-        )
+        self._all_requests = self._claude_code_requests.labels()
+        self._all_cost = self._model_cost.labels()
+        # By what is told of a request or a call: to find its series takes longer than to count.
+        self._routes: dict[tuple[str, str, int], tuple[tally.Count, tally.Spread]] = {}
+        self._calls: dict[tuple[str, str, str], tuple[tally.Count, tally.Spread]] = {}
 
     def _declare_runs(self, registry: CollectorRegistry) -> None:
         self._runs = Counter("runs_total", "Runs ended.", ("outcome",), registry=registry)
@@ -149,16 +139,16 @@ class Metrics:
         )
 
     def _declare_calls(self, registry: CollectorRegistry) -> None:
-        self._model_calls = Counter(
+        self._model_calls = tally.Tally(
             "model_calls_total",
             "Model calls, settled; with the outcome cached nobody was asked.",
             ("provider", "model", "outcome"),
             registry=registry,
         )
-        self._model_tokens = Counter(
+        self._model_tokens = tally.Tally(
             "model_tokens_total", "Tokens billed.", ("class",), registry=registry
         )
-        self._model_cost = Counter(
+        self._model_cost = tally.Tally(
             "model_cost_micro_dollars_total",
             "Cost of settled calls, in millionths of a US dollar.",
             registry=registry,
@@ -188,7 +178,7 @@ class Metrics:
         self._cache_entries = Gauge(
             "cache_entries", "Answers that are kept.", ("tier",), registry=registry
         )
-        self._first_byte_seconds = Histogram(
+        self._first_byte_seconds = tally.Histogram(
             "model_call_first_byte_seconds",
             "Time until a provider began its answer.",
             ("provider",),
@@ -307,11 +297,24 @@ class Metrics:
 
     def http_request(self, *, method: str, endpoint: str, status: int, seconds: float) -> None:
         """Count one answer. `endpoint` is the route's template, never the path as requested."""
-        verb = method if method in _METHODS else OTHER
-        answered, took = self._of_route(verb, self._endpoint(endpoint), status)
-        answered.inc()
+        found = self._routes.get((method, endpoint, status))
+        if found is None:
+            found = self._route(method, endpoint, status)
+        answered, took = found
+        answered.value += 1
         took.observe(seconds)
-        self._claude_code_requests.inc()
+        self._all_requests.value += 1
+
+    def _route(self, method: str, endpoint: str, status: int) -> tuple[tally.Count, tally.Spread]:
+        verb = method if method in _METHODS else OTHER
+        label = self._endpoint(endpoint)
+        found = (
+            self._http_requests.labels(verb, label, str(status)),
+            self._http_request_seconds.labels(verb, label),
+        )
+        if (verb, label) == (method, endpoint):  # others come without end
+            self._routes[method, endpoint, status] = found
+        return found
 
     def rate_limited(self, level: str, unit: str) -> None:
         """Count one refusal for going too fast."""
@@ -333,14 +336,27 @@ class Metrics:
         first_byte_seconds: float | None,
     ) -> None:
         """Count one settled call. `tokens` by class: input, output, cache_write, cache_read."""
-        ended, began = self._of_call(provider, self._model(model), outcome)
-        ended.inc()
+        found = self._calls.get((provider, model, outcome))
+        if found is None:
+            found = self._call(provider, model, outcome)
+        ended, began = found
+        ended.value += 1
         for name, count in tokens.items():
             if count:
-                self._of_class(name).inc(count)
-        self._model_cost.inc(cost_micros)
+                self._model_tokens.labels(name).value += count
+        self._all_cost.value += cost_micros
         if first_byte_seconds is not None:
             began.observe(first_byte_seconds)
+
+    def _call(self, provider: str, model: str, outcome: str) -> tuple[tally.Count, tally.Spread]:
+        label = self._model(model)
+        found = (
+            self._model_calls.labels(provider, label, outcome),
+            self._first_byte_seconds.labels(provider),
+        )
+        if label == model:
+            self._calls[provider, model, outcome] = found
+        return found
 
     def upstream(
         self, provider: str, *, breaker: str, active: int, waiting: int, retries_left: int
@@ -389,12 +405,18 @@ class Metrics:
     def families(self) -> tuple[Family, ...]:
         """Every metric of ours, without those of the process."""
         return tuple(
-            Family(name, str(item._type), tuple(item._labelnames), str(item._documentation))
+            _family(item)
             for item in vars(self).values()
-            if isinstance(item, MetricWrapperBase)
-            for name in [item._name + ("_total" if item._type == "counter" else "")]
+            if isinstance(item, MetricWrapperBase | tally.Tally | tally.Histogram)
         )
 
     def render(self) -> tuple[bytes, str]:
         """The body and the content type of an answer to Prometheus."""
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _family(item: MetricWrapperBase | tally.Tally | tally.Histogram) -> Family:
+    if not isinstance(item, MetricWrapperBase):
+        return Family(item.name, item.type, item.label_names, item.documentation)
+    name = item._name + ("_total" if item._type == "counter" else "")
+    return Family(name, str(item._type), tuple(item._labelnames), str(item._documentation))
