@@ -37,10 +37,11 @@ __all__ = [
     "sqlite_template",
 ]
 
-# A check that fails by chance says nothing of the change it is run for: elsewhere chance may find.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI") == "true":
-    settings.load_profile("ci")
+# A machine at work is slow: an example's time is no test. And a check that fails by chance says
+# nothing of the change it is run for: elsewhere chance may find.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 
 def pytest_configure() -> None:
