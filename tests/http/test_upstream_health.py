@@ -77,6 +77,21 @@ async def test_a_breaker_that_opens_is_told_and_one_that_closes_too(
             await _metric(house.client, 'provider="shaky",state', gone=True)
 
 
+async def test_by_default_a_breaker_opens_after_five_failures_for_half_a_minute(
+    open_house: Open, tmp_path: Path
+) -> None:
+    async with WireUpstream(lambda _: Reply(status=500)) as upstream:
+        (tmp_path / "config.yaml").write_text(CONFIG.format(url=upstream.url))
+        async with open_house(UPSTREAM_RETRIES="0") as house:
+            for _ in range(5):
+                assert (await house.client.post("/v1/messages", json=CALL)).status_code == 500
+            refused = await house.client.post("/v1/messages", json=CALL)
+            assert refused.status_code == 503
+            # More than half of it is left, however slow this machine is.
+            assert 15 < int(refused.headers["retry-after"]) <= 30
+            assert len(upstream.calls) == 5
+
+
 def _idle() -> dict[str, Any]:
     return {
         "breaker": "closed",
