@@ -184,6 +184,9 @@ class Answer:
     status = 200
     headers: Headers = (("content-type", "application/json"),)
 
+    def arrived(self) -> bytes | None:
+        return ANSWER
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         yield ANSWER
 

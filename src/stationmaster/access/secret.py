@@ -4,6 +4,7 @@ A key is `sm_live_`, 40 random characters of base 62, and six that check the res
 scanner can tell a real key from a look-alike and a typing error costs no database query.
 """
 
+import hashlib
 import hmac
 import secrets
 import string
@@ -41,9 +42,17 @@ class Hasher:
 
     def __init__(self, pepper: bytes) -> None:
         """`pepper` is the server's secret, of 16 bytes or more: without it a hash is useless."""
-        self._pepper = pepper
+        block = hashlib.sha256().block_size
+        key = hashlib.sha256(pepper).digest() if len(pepper) > block else pepper
+        padded = key.ljust(block, b"\0")
+        self._inner = hashlib.sha256(padded.translate(hmac.trans_36))
+        self._outer = hashlib.sha256(padded.translate(hmac.trans_5C))
 
     def digest(self, secret: str) -> str:
         """HMAC-SHA256 in hex. The secrets are random: a slow hash would add nothing."""
-        told = secret.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._pepper, told, "sha256").hex()
+        # As RFC 2104 says, with both keyed states made once: `hmac.digest` makes them with each
+        # call, and gives another thread the interpreter meanwhile.
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(secret.encode("utf-8", "surrogatepass"))
+        outer.update(inner.digest())
+        return outer.hexdigest()

@@ -349,11 +349,19 @@ def check_credentials(status: int, provider: str) -> None:
 
 async def read_whole(reply: ProviderReply) -> bytes:
     """The body of a reply. Raises `Upstream` over `MAX_REPLY_BYTES`."""
+    whole = reply.arrived()
+    if whole is not None:
+        _check_size(len(whole))
+        return whole
     parts: list[bytes] = []
     size = 0
     async for chunk in reply.chunks():
         parts.append(chunk)
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
-            raise Upstream("The model provider's answer is too large.")
+        _check_size(size)
     return b"".join(parts)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_REPLY_BYTES:
+        raise Upstream("The model provider's answer is too large.")

@@ -47,6 +47,13 @@ class ProviderReply(Protocol):
         """What may pass on to the client."""
         ...
 
+    def arrived(self) -> bytes | None:
+        """The whole body, decompressed, where it has come already; once, in place of `chunks`.
+
+        None where it has not: then only `chunks` tells it. Raises as `chunks`.
+        """
+        ...
+
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, decompressed, byte for byte. Iterated once.
 

@@ -1,5 +1,6 @@
 """What keys look like, and what is stored of them."""
 
+import hmac
 import string
 
 import pytest
@@ -50,6 +51,12 @@ def test_no_text_breaks_the_check(text: str) -> None:
 )
 def test_what_is_too_short_or_too_long_is_not_well_formed(text: str) -> None:
     assert not well_formed(text)
+
+
+@pytest.mark.parametrize("length", [16, 63, 64, 65, 200])
+def test_a_hash_is_the_standard_one(length: int) -> None:
+    pepper = bytes(range(length))
+    assert Hasher(pepper).digest(SECRET) == hmac.digest(pepper, SECRET.encode(), "sha256").hex()
 
 
 def test_a_hash_depends_on_the_pepper_and_tells_nothing() -> None:

@@ -93,6 +93,22 @@ async def test_the_request_goes_out_as_it_is(open_client: Open) -> None:
     assert peer.requests == [HEAD + BODY]
 
 
+async def test_a_body_is_told_at_once_where_it_has_come_and_not_before(open_client: Open) -> None:
+    async def halves(_peer: Peer, _reader: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(ANSWER[:-1])
+        await writer.drain()
+        await go_on.wait()
+        writer.write(ANSWER[-1:])
+
+    go_on = asyncio.Event()
+    async with Peer(forever) as at_once, Peer(halves) as in_two:
+        assert (await send(open_client(at_once.url))).arrived() == b"hi"
+        reply = await send(open_client(in_two.url))
+        assert reply.arrived() is None
+        go_on.set()
+        assert await whole(reply) == b"hi"
+
+
 async def test_calls_one_after_another_use_one_connection(open_client: Open) -> None:
     async with Peer(forever) as peer:
         client = open_client(peer.url)

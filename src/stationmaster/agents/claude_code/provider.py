@@ -249,6 +249,10 @@ class ClaudeCodeReply:
             self._whole = json.dumps(message_of.message).encode()
             await self._end()
 
+    def arrived(self) -> bytes | None:
+        """See `ProviderReply.arrived`."""
+        return self._whole
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """See `ProviderReply.chunks`."""
         if self._whole is not None:

@@ -101,6 +101,10 @@ class OfflineReply:
         """As a real provider's, but for the request id."""
         return self._headers
 
+    def arrived(self) -> bytes | None:
+        """None: it is told piece by piece."""
+        return None
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body. Raises `Upstream` where the reply was closed before its end."""
         for number, part in enumerate(self._parts):

@@ -94,6 +94,11 @@ class UpstreamReply:
         """What may pass to the client."""
         return self._headers
 
+    def arrived(self) -> bytes | None:
+        """The whole body, if it has come; see `ProviderReply.arrived`."""
+        # A compressed one may unpack to more than its reader takes: it is told in pieces.
+        return self._drained() if self._whole and self._decoder is None else None
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives; see `ProviderReply.chunks`."""
         try:

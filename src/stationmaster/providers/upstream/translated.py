@@ -50,6 +50,13 @@ class TranslatedReply:
         """What may pass to the client."""
         return self._headers
 
+    def arrived(self) -> bytes | None:
+        """The whole body in its new format, if it has come; see `ProviderReply.arrived`."""
+        whole = self._reply.arrived()
+        if whole is None:
+            return None
+        return self._translation.feed(whole) + self._translation.finish()
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in its new format, as it arrives; see `ProviderReply.chunks`."""
         async with aclosing(self._reply.chunks()) as parts:
