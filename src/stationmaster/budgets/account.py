@@ -186,6 +186,8 @@ class Budgets:
         """None for a request of who may spend no more."""
 
         def verb(tx: Transaction) -> list[Reserved | Refused | None]:
+            if not requests:
+                return []
             good = [True] * len(requests)
             if self._entitled is not None:
                 good = self._entitled(tx, [request.context for request in requests])
@@ -271,7 +273,7 @@ class Budgets:
 
     def settle_within(self, tx: Transaction, entries: Sequence[LedgerEntry]) -> list[bool]:
         """As `settle`, in a transaction of the caller's. False where there is no hold any more."""
-        return book.settle(tx, entries, self._events) if entries else []
+        return book.settle(tx, entries, self._events)
 
     def settle_lost(self, tx: Transaction, instance_id: str) -> int:
         """Bill the open holds of an instance that died, each in full; return how many.

@@ -67,6 +67,8 @@ _INSERT_AND_SHIFT = Prepared(
 
 def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | None) -> list[bool]:
     """Turn each entry's hold into its line; False where there is no hold (any more)."""
+    if not entries:
+        return []
     taken = {row[0]: row for row in tx.run(_TAKE, {"calls": [e.context.call_id for e in entries]})}
     settled: list[bool] = []
     lines: list[dict[str, Any]] = []

@@ -277,8 +277,9 @@ class Runner:
             await self._ends.take(job.id)
 
     async def _strike_off(self, ids: Sequence[str]) -> list[None]:
-        gone = delete(jobs).where(jobs.c.id.in_(ids))
-        await self._database.write(lambda tx: tx.execute(gone))
+        await self._database.write(
+            lambda tx: tx.execute(delete(jobs).where(jobs.c.id.in_(ids))) if ids else None
+        )
         return [None] * len(ids)
 
     async def _park(self, job: Job, reason: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Insert
 from sqlalchemy.sql.expression import Select, UpdateBase
 
 Row = tuple[Any, ...]
@@ -27,6 +27,7 @@ class Compiled:
     going: tuple[tuple[int, _Processor], ...]
     coming: tuple[tuple[int, _Processor], ...]
     constants: Mapping[str, Any]  # what the statement itself says, or the dialect adds to it
+    row: str | None  # of an INSERT that does nothing else: its row of parameters, the SQL's end
 
     def bind(self, values: Mapping[str, Any]) -> Row:
         """The parameters in their order, as the driver takes them."""
@@ -34,6 +35,10 @@ class Compiled:
             values = {**self.constants, **values}
         row = [values[name] for name in self.parameters]
         return _changed(row, self.going)
+
+    def inserting(self, rows: int) -> str:
+        """The SQL of an INSERT of one row, as one of so many."""
+        return self.sql + f", {self.row}" * (rows - 1)
 
     def read(self, row: Row) -> Row:
         """A row of the driver's as the columns' types mean it."""
@@ -70,8 +75,10 @@ class Prepared:
 
     def _compile(self, dialect: Dialect) -> Compiled:
         compiled: Any = self.statement.compile(dialect=dialect)
+        sql = str(compiled)
+        row = f"({', '.join('?' * len(compiled.positiontup))})"
         return Compiled(
-            sql=str(compiled),
+            sql=sql,
             parameters=tuple(compiled.positiontup),
             going=_needed(
                 compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
@@ -86,4 +93,7 @@ class Prepared:
                 for name in compiled.positiontup
                 if not compiled.binds[name].required
             },
+            row=row
+            if isinstance(self.statement, Insert) and sql.endswith(f"VALUES {row}")
+            else None,
         )

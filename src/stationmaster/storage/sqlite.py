@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +35,7 @@ from stationmaster.storage.prepared import Prepared, Row
 T = TypeVar("T")
 
 READER_THREADS = 4
+ROWS_AT_ONCE = 16  # in one INSERT; each number is another statement, and the driver keeps 128
 MAX_BATCH = 256  # verbs; bounds how long the first waits for the last
 BUSY_TIMEOUT_MS = 10_000  # another process of this host may be writing
 
@@ -169,8 +171,8 @@ class SqliteDatabase(Database):
             # SQLAlchemy's own way to begin and commit costs more than all that most verbs do.
             transaction = _Transaction(connection)
             transaction.command("BEGIN IMMEDIATE")
-            for write in batch:
-                _apply(connection, write, alone=len(batch) == 1)
+            for number, write in enumerate(batch):
+                _apply(connection, write, first=number == 0, last=number == len(batch) - 1)
             transaction.command("COMMIT")
             if connection.in_transaction():  # a verb has used SQLAlchemy, which thinks it still is
                 connection.commit()
@@ -206,10 +208,14 @@ class _Transaction(Transaction):
     def run_many(self, statement: Prepared, parameters: Sequence[Mapping[str, Any]]) -> None:
         """See `Transaction.run_many`."""
         compiled = statement.compiled(self._dialect)
-        try:
-            self.driver.executemany(compiled.sql, [compiled.bind(each) for each in parameters])
-        except sqlite3.Error as error:
-            raise self._wrapped(compiled.sql, error) from error
+        bound = [compiled.bind(each) for each in parameters]
+        # The driver gives up the interpreter for each row: the fewer statements, the less often
+        # does this thread wait to get it back.
+        at_once = 1 if compiled.row is None else ROWS_AT_ONCE
+        for at in range(0, len(bound), at_once):
+            rows = bound[at : at + at_once]
+            sql = compiled.sql if len(rows) == 1 else compiled.inserting(len(rows))
+            self.command(sql, tuple(chain.from_iterable(rows)))
 
     def command(self, sql: str, parameters: Row = ()) -> sqlite3.Cursor:
         """Run SQL as it is. What fails, fails as with SQLAlchemy."""
@@ -224,24 +230,24 @@ class _Transaction(Transaction):
         return DBAPIError.instance(sql, None, error, sqlite3.Error, dialect=self._dialect)
 
 
-def _apply(connection: Connection, write: _Write, *, alone: bool) -> None:
+def _apply(connection: Connection, write: _Write, *, first: bool, last: bool) -> None:
     transaction = _Transaction(connection)
-    if alone:  # no savepoint needed: the verb's failure is the batch's
-        write.result = write.verb(transaction)
-    else:
-        # SQLAlchemy's own savepoints cost more than all that most verbs do.
-        try:
+    try:
+        if not first:  # before it there is nothing that must stay when it fails
             transaction.command("SAVEPOINT verb")
-            write.result = write.verb(transaction)
-            transaction.command("RELEASE verb")
-        except Exception as error:
-            # SQLite may give up the whole transaction, not just the verb.
-            if not transaction.driver.in_transaction:
-                raise
+        write.result = write.verb(transaction)
+    except Exception as error:
+        # SQLite may give up the whole transaction, not just the verb.
+        if (first and last) or not transaction.driver.in_transaction:
+            raise
+        if first:
+            transaction.command("ROLLBACK")
+            transaction.command("BEGIN IMMEDIATE")
+        else:
             transaction.command("ROLLBACK TO verb")
-            transaction.command("RELEASE verb")
-            write.error = translate(error)
-            return
+        write.error = translate(error)
+        return
+    # The savepoint stays: what it is good for ends with the next one, and all of them with COMMIT.
     write.callbacks = transaction.callbacks
 
 

@@ -2,20 +2,64 @@
 
 A hot budget is one row: transactions of one call each would wait for each other's commits there.
 Jobs that end together would each wait for a commit of their own.
-There is no timer, so a lone caller is not delayed.
+There is no timer, so a lone caller is not delayed. Nor is a batch closed before it is begun: what
+comes while it waits for its turn still goes with it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Generic, TypeVar, overload
 
 from stationmaster.kernel.errors import StationmasterError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_ONCE = 2  # one commits while the next is put together
+AT_ONCE = 2  # one commits while the next gathers
 MAX_BATCH = 128  # bounds how long the first waits for the last, and how long rows are locked
+
+_Entry = tuple[T, asyncio.Future[R]]
+
+
+class _Batch(Sequence[T], Generic[T, R]):
+    """The items of a batch: those that wait when it is first looked at, on whichever thread."""
+
+    def __init__(self, waiting: deque[_Entry[T, R]], *, with_abandoned: bool) -> None:
+        self._waiting = waiting
+        self._with_abandoned = with_abandoned
+        self._entries: list[_Entry[T, R]] = []
+        self._items: list[T] = []
+        self.closed = False
+
+    def entries(self) -> list[_Entry[T, R]]:
+        """The items, each with the future of who waits for it."""
+        if not self.closed:
+            # First of all: whoever finds it open has put his own in time.
+            self.closed = True
+            while self._waiting and len(self._entries) < MAX_BATCH:
+                entry = self._waiting.popleft()
+                if self._with_abandoned or not entry[1].cancelled():
+                    self._entries.append(entry)
+            self._items = [item for item, _ in self._entries]
+        return self._entries
+
+    def _drawn(self) -> list[T]:
+        self.entries()
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._drawn())
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._drawn())
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        return self._drawn()[at]
 
 
 class Till(Generic[T, R]):
@@ -29,6 +73,9 @@ class Till(Generic[T, R]):
     ) -> None:
         """`work` does all of a batch or nothing; it gives one result for each item.
 
+        It should not look at the batch before it can begin: what comes until then is in it. So it
+        may also be empty.
+
         Where a batch fails, each of it is tried alone, so that none fails for another's fault;
         but not where the database is away. What is in hand is done even where its caller is
         cancelled. With `abandoned` it is dropped if it has not begun, and if it has, `abandoned`
@@ -36,7 +83,8 @@ class Till(Generic[T, R]):
         """
         self._work = work
         self._abandoned = abandoned
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._gathering: _Batch[T, R] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = 0
 
@@ -44,7 +92,8 @@ class Till(Generic[T, R]):
         """Have `item` done; return once that is durable."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._waiting) == 1 and self._running < AT_ONCE:
+        gathering = self._gathering
+        if self._running < AT_ONCE and (gathering is None or gathering.closed):
             self._start()
         try:
             return await future
@@ -55,40 +104,39 @@ class Till(Generic[T, R]):
             raise
 
     def _start(self) -> None:
-        # A task of its own: a caller that is cancelled must not take the others with it. It takes
-        # what has queued when it first runs, and so all of this turn of the loop.
+        # A task of its own: a caller that is cancelled must not take the others with it.
         self._running += 1
-        task = asyncio.get_running_loop().create_task(self._run())
+        task = asyncio.get_running_loop().create_task(self._run(self._gather()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self) -> None:
+    def _gather(self) -> _Batch[T, R]:
+        self._gathering = _Batch(self._waiting, with_abandoned=self._abandoned is None)
+        return self._gathering
+
+    async def _run(self, batch: _Batch[T, R]) -> None:
         try:
-            while self._waiting:
-                batch = self._waiting[:MAX_BATCH]
-                del self._waiting[:MAX_BATCH]
-                if self._waiting and self._running < AT_ONCE:
-                    self._start()
-                if self._abandoned is not None:
-                    batch = [entry for entry in batch if not entry[1].cancelled()]
-                if batch:
-                    await self._do(batch)
+            await self._do(batch)
+            while self._waiting and (self._gathering is None or self._gathering.closed):
+                await self._do(self._gather())
         finally:
             self._running -= 1
 
-    async def _do(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
+    async def _do(self, batch: _Batch[T, R]) -> None:
         try:
-            results = await self._work([item for item, _ in batch])
+            results = await self._work(batch)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
-            if len(batch) > 1 and not isinstance(error, StationmasterError):
-                for entry in batch:
-                    await self._do([entry])
+            entries = batch.entries()
+            if len(entries) > 1 and not isinstance(error, StationmasterError):
+                for entry in entries:
+                    alone = deque((entry,))
+                    await self._do(_Batch(alone, with_abandoned=True))
                 return
-            for _, future in batch:
+            for _, future in entries:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (item, future), result in zip(batch, results, strict=True):
+        for (item, future), result in zip(batch.entries(), results, strict=True):
             if not future.done():
                 future.set_result(result)
             elif self._abandoned is not None:

@@ -76,6 +76,16 @@ async def test_many_at_once_are_one_transaction(shelf: Database) -> None:
     assert await shelf.read(lambda tx: tx.run(ALL, {})) == [(n, None, n) for n in range(5)]
 
 
+async def test_more_than_one_statement_takes_are_all_written(shelf: Database) -> None:
+    rows = [box(number, [number]) for number in range(100)]
+    await shelf.write(lambda tx: tx.run_many(PUT, rows))
+    await shelf.write(
+        lambda tx: tx.run_many(RELABEL, [{"box": n, "new": f"box {n}"} for n in range(100)])
+    )
+    found = await shelf.read(lambda tx: tx.run(ALL, {}))
+    assert found == [(number, f"box {number}", [number]) for number in range(100)]
+
+
 async def test_one_that_fails_among_many_verbs_is_undone_alone(shelf: Database) -> None:
     def verb(tx: Transaction, number: int) -> None:
         tx.run(PUT, box(number, number))

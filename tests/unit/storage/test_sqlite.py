@@ -89,6 +89,19 @@ async def test_a_failing_verb_of_a_batch_is_undone_alone(
     assert await sqlite.read(ids) == [1, 3]
 
 
+async def test_the_first_verb_of_a_batch_is_undone_alone_too(
+    sqlite: SqliteDatabase, batches: _Batches
+) -> None:
+    def fail(tx: Transaction) -> None:
+        add(tx, 1)
+        raise Conflict("no")
+
+    results = await _queue(sqlite, batches, fail, fail, partial(add, note_id=3), fail)
+    assert batches.sizes == [1, 4]
+    assert [type(result) for result in results] == [Conflict, Conflict, int, Conflict]
+    assert await sqlite.read(ids) == [3]
+
+
 async def test_a_caller_cancelled_while_queued_is_still_served(
     sqlite: SqliteDatabase, batches: _Batches
 ) -> None:

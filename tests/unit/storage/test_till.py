@@ -61,6 +61,34 @@ async def test_what_comes_meanwhile_goes_together_and_in_order(work: Work) -> No
     assert [number for batch in work.batches for number in batch] == list(range(40))
 
 
+async def test_what_comes_before_a_batch_begins_goes_with_it() -> None:
+    gate = asyncio.Event()
+    batches: list[list[int]] = []
+
+    async def begins_late(items: Sequence[int]) -> list[int]:
+        await gate.wait()
+        batches.append([*items])
+        return [items[at] for at in range(len(items))]
+
+    till = Till(begins_late)
+    calls = []
+    for number in range(10):
+        calls.append(asyncio.ensure_future(till.take(number)))
+        await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*calls) == list(range(10))
+    assert batches == [list(range(10))]
+
+
+async def test_where_none_can_begin_all_are_told() -> None:
+    async def refuses(_items: Sequence[int]) -> list[int]:
+        raise Unavailable
+
+    till = Till(refuses)
+    results = await asyncio.gather(*(till.take(n) for n in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [Unavailable] * 3
+
+
 async def test_a_batch_is_bounded(work: Work) -> None:
     till = Till(work)
     await asyncio.gather(*(till.take(n) for n in range(3 * MAX_BATCH)))
