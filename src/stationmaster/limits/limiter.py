@@ -71,7 +71,11 @@ class Limiter:
         """
         if self._policy is None:
             return NOTHING
-        plan = self._plan(self._policy, principal, kind, address)
+        known = self._plans.get((principal.key_id or principal.id, kind, address))
+        if known is not None and known[0] is principal:
+            plan = known[1]
+        else:
+            plan = self._plan(self._policy, principal, kind, address)
         return await self._take(plan, (1, input_tokens, output_tokens))
 
     async def admit_address(self, address: str | None, kind: Kind) -> Grant:
@@ -93,11 +97,12 @@ class Limiter:
     def _plan(self, policy: Policy, principal: Principal, kind: Kind, address: str | None) -> Plan:
         asked = (principal.key_id or principal.id, kind, address)
         known = self._plans.get(asked)
-        if known is not None and (known[0] is principal or _alike(known[0], principal)):
-            return known[1]
-        if len(self._plans) >= PLANS:
-            self._plans.clear()
-        plan = policy.plan(principal, kind, None if address is None else site(address))
+        if known is not None and _alike(known[0], principal):
+            plan = known[1]
+        else:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            plan = policy.plan(principal, kind, None if address is None else site(address))
         self._plans[asked] = (principal, plan)
         return plan
 

@@ -4,7 +4,7 @@ import asyncio
 
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.limits.grant import UNLIMITED, Grant, Quota, Refusal, Standing
-from stationmaster.limits.plan import INPUT, OUTPUT, Amounts, Plan, RateLine, SlotLine
+from stationmaster.limits.plan import INPUT, REQUESTS, Amounts, Plan, RateLine, SlotLine
 from stationmaster.limits.window import Window
 
 CAPACITY = 50_000
@@ -46,25 +46,32 @@ class MemoryStore:
     def decide(self, plan: Plan, amounts: Amounts) -> Grant | Refusal:
         """`take`, for callers that cannot wait."""
         now = self._clock.now()
-        windows = [self._window(line, now) for line in plan.rates]
-        for line, window in zip(plan.rates, windows, strict=True):
+        fits = True
+        states: list[_State] = []
+        for line in plan.rates:
+            window = self._young.get(line.key) or self._settle_in(line, now)
+            free = window.move(line, now)
             wanted = line.wanted(amounts)
-            if window.free(line) < wanted or not line.burst:
-                return self._refuse(plan, windows, amounts, now)
+            if free < wanted or not line.burst:
+                fits = False
+            states.append((line, window, wanted, free))
+        if not fits:
+            return _refused(states, now)
         places = self._places
         for place in plan.slots:
             if places.get(place.key, 0) >= place.most:
                 wait = PLACE_WAIT_MS if place.most else None
-                return Refusal(place, wait, _standing(plan, windows, now))
-        for line, window in zip(plan.rates, windows, strict=True):
-            window.add(line, line.wanted(amounts), now)
+                return Refusal(place, wait, _standing(states, now))
+        for line, window, wanted, _ in states:
+            window.add(line, wanted, now)
         for place in plan.slots:
             places[place.key] = places.get(place.key, 0) + 1
-        return Grant(plan, amounts, now, _standing(plan, windows, now), finish=self._finish)
+        return Grant(plan, amounts, now, _standing(states, now, taken=True), finish=self._finish)
 
     def free(self, line: RateLine) -> int:
         """How much of a line is left. Takes nothing."""
-        return self._window(line, self._clock.now()).free(line)
+        now = self._clock.now()
+        return (self._young.get(line.key) or self._settle_in(line, now)).move(line, now)
 
     def __len__(self) -> int:
         """How many windows are kept."""
@@ -74,28 +81,6 @@ class MemoryStore:
     def places(self) -> int:
         """How many places are taken."""
         return sum(self._places.values())
-
-    def _refuse(self, plan: Plan, windows: list[Window], amounts: Amounts, now: Millis) -> Refusal:
-        slowest: RateLine | None = None
-        longest = -1
-        for line, window in zip(plan.rates, windows, strict=True):
-            wanted = line.wanted(amounts)
-            if window.free(line) >= wanted and line.burst:
-                continue
-            wait = window.wait(line, wanted, now)
-            if wait is None:
-                return Refusal(line, None, _standing(plan, windows, now))
-            if wait > longest:
-                slowest, longest = line, wait
-        assert slowest is not None
-        return Refusal(slowest, longest, _standing(plan, windows, now))
-
-    def _window(self, line: RateLine, now: Millis) -> Window:
-        window = self._young.get(line.key)
-        if window is None:
-            window = self._settle_in(line, now)
-        window.move(line, now)
-        return window
 
     def _settle_in(self, line: RateLine, now: Millis) -> Window:
         self._lifetime = max(self._lifetime, line.lifetime)
@@ -109,9 +94,10 @@ class MemoryStore:
     def _finish(self, grant: Grant, input_tokens: int | None, output_tokens: int | None) -> None:
         for place in grant.plan.slots:
             self._leave(place)
-        used = {INPUT: input_tokens, OUTPUT: output_tokens}
         for line in grant.plan.rates:
-            really = used.get(line.index)
+            if line.index == REQUESTS:
+                continue
+            really = input_tokens if line.index == INPUT else output_tokens
             if really is not None:
                 self._correct(line, grant, really)
 
@@ -127,22 +113,42 @@ class MemoryStore:
         if not difference:
             return
         now = self._clock.now()
-        window = self._window(line, now)
+        window = self._young.get(line.key) or self._settle_in(line, now)
+        window.move(line, now)
         if difference < 0:
             window.give_back(line, -difference, at=grant.at, now=now)
         else:
             window.add(line, difference, now)
 
 
-def _standing(plan: Plan, windows: list[Window], now: Millis) -> Standing:
-    if not windows:
+_State = tuple[RateLine, Window, int, int]
+"""A line and its window, how much is wanted of it, and how much was left before."""
+
+
+def _refused(states: list[_State], now: Millis) -> Refusal:
+    slowest: RateLine | None = None
+    longest = -1
+    for line, window, wanted, free in states:
+        if free >= wanted and line.burst:
+            continue
+        wait = window.wait(line, wanted, now)
+        if wait is None:
+            return Refusal(line, None, _standing(states, now))
+        if wait > longest:
+            slowest, longest = line, wait
+    assert slowest is not None
+    return Refusal(slowest, longest, _standing(states, now))
+
+
+def _standing(states: list[_State], now: Millis, *, taken: bool = False) -> Standing:
+    if not states:
         return UNLIMITED
     found: list[Quota | None] = [None, None, None]
-    for line, window in zip(plan.rates, windows, strict=True):
-        free = window.free(line)
+    for line, window, wanted, free in states:
+        left = free - wanted if taken else free
         known = found[line.index]
-        if known is None or free < known.remaining:
-            found[line.index] = Quota(line.burst, free, window.reset(line, now), now)
+        if known is None or left < known.remaining:
+            found[line.index] = Quota(line.burst, left, window.reset(line, now), now)
     for quota in found:
         if quota is not None and quota.remaining < 0:
             quota.remaining = 0

@@ -53,7 +53,8 @@ class RateLine:
 
     def wanted(self, amounts: Amounts) -> int:
         """What is taken of it. More tokens than there are ever are as many as there are."""
-        return min(amounts[self.index], self.burst) if self.index else amounts[self.index]
+        wanted = amounts[self.index]
+        return self.burst if wanted > self.burst and self.index else wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

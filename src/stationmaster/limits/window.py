@@ -24,8 +24,11 @@ class Window:
         self.debt = 0
         self.debt_at = 0
 
-    def move(self, line: RateLine, now: Millis) -> None:
-        """Forget what is over. Call it before anything else."""
+    def move(self, line: RateLine, now: Millis) -> int:
+        """Forget what is over; return how much may be taken now. Call it before anything else.
+
+        What it returns is negative where more was used than expected.
+        """
         slots = self.slots
         if slots:
             ahead = slots[-1][1] - now
@@ -38,27 +41,23 @@ class Window:
             over = now - line.period
             while slots and slots[0][1] <= over:
                 self.total -= slots.popleft()[2]
-        if line.bursting:
-            passed = now - self.debt_at
-            if passed > 0 and self.debt:
-                self.debt = max(0, self.debt - passed * line.amount)
-            self.debt_at = now
-
-    def free(self, line: RateLine) -> int:
-        """How much may be taken now. Negative where more was used than expected."""
         free = line.burst - self.total
-        if line.bursting:
-            free = min(free, line.burst - -(-self.debt // line.period))
-        return free
+        if not line.bursting:
+            return free
+        passed = now - self.debt_at
+        if passed > 0 and self.debt:
+            self.debt = max(0, self.debt - passed * line.amount)
+        self.debt_at = now
+        return min(free, line.burst - -(-self.debt // line.period))
 
     def add(self, line: RateLine, amount: int, now: Millis) -> None:
         """Count it, whether it fits or not."""
-        if self.slots and now - self.slots[-1][0] < line.width:
-            slot = self.slots[-1]
+        slots = self.slots
+        if slots and now - (slot := slots[-1])[0] < line.width:
             slot[1] = now
             slot[2] += amount
         else:
-            self.slots.append([now, now, amount])
+            slots.append([now, now, amount])
         self.total += amount
         if line.bursting:
             self.debt += amount * line.period
