@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
-from stationmaster.budgets.entry import CallContext, Refused, Unit
+from stationmaster.budgets.entry import CallContext, Refused, Reserved, Unit
 from stationmaster.gateway.body import CallBody
 from stationmaster.gateway.formats import Reply
 from stationmaster.gateway.members import unspelled
@@ -24,10 +24,9 @@ from stationmaster.gateway.pricing import (
     US_ONLY_FACTOR,
     Price,
     Rates,
-    total,
 )
 from stationmaster.kernel.errors import BudgetExceeded, Exhausted
-from stationmaster.kernel.money import MicroDollars, to_dollars
+from stationmaster.kernel.money import MicroDollars, to_dollars, to_micros
 from stationmaster.providers.base import Provider
 
 MIN_OUTPUT_TOKENS = 1_024
@@ -108,34 +107,50 @@ class Admission:
         given back what they hold, and `Unavailable` where the meter's store is away.
         """
         degraded = False
-        while (admitted := await self._try(candidate, degraded)) is None:
+        while True:
+            worst = WorstCase(candidate.body, candidate.rates)
+            bound = input_bound(candidate.body, candidate.rates.context_window)
+            plan = worst.plan(bound, worst.output_tokens)
+            answer = await self._reserve(candidate, plan, degraded, final=False)
+            if not isinstance(answer, Refused):
+                return _admitted(candidate, worst, plan, None)
+            admitted = await self._for_less(
+                candidate, worst, plan, answer, bound=bound, degraded=degraded
+            )
+            if admitted is not None:
+                return admitted
             following = cheaper(candidate)
             candidate, degraded = following or candidate, following is None
-        return admitted
 
-    async def _try(self, candidate: Candidate, degraded: bool) -> Admitted | None:
-        """Admit to one model. None where a budget asks for a cheaper one."""
-        body = candidate.body
-        worst = WorstCase(body, candidate.rates)
-        bound = input_bound(body, candidate.rates.context_window)
-        plan = worst.plan(bound, worst.output_tokens)
-        refusal = await self._reserve(candidate, plan, degraded, final=False)
+    async def _for_less(
+        self,
+        candidate: Candidate,
+        worst: "WorstCase",
+        plan: "_Plan",
+        refusal: Refused,
+        *,
+        bound: int,
+        degraded: bool,
+    ) -> Admitted | None:
+        """Admit to a model whose worst case was refused. None where a budget asks for a cheaper."""
         refusals = _Refusals(candidate.context.run_id is not None)
-        if refusal is not None and refusals.lowers(refusal):
+        if refusals.lowers(refusal):
             plan = worst.lowered(refusals.seen, bound)
             if plan.max_tokens >= COMFORTABLE_OUTPUT_TOKENS:
-                refusal = await self._reserve(candidate, plan, degraded, final=False)
-        if refusal is None:
-            return _admitted(candidate, worst, plan, None)
-        counted = await candidate.count_tokens(body)
+                answer = await self._reserve(candidate, plan, degraded, final=False)
+                if not isinstance(answer, Refused):
+                    return _admitted(candidate, worst, plan, None)
+                refusal = answer
+        counted = await candidate.count_tokens(candidate.body)
         if counted is not None:
             bound = min(bound, with_margin(counted))
         plan = worst.plan(bound, worst.output_tokens)
         if refusals.lowers(refusal) and any(map(plan.passes, refusals.seen)):
             plan = worst.lowered(refusals.seen, bound)
-        refusal = await self._reserve(candidate, plan, degraded, final=True)
-        if refusal is None:
+        answer = await self._reserve(candidate, plan, degraded, final=True)
+        if not isinstance(answer, Refused):
             return _admitted(candidate, worst, plan, counted)
+        refusal = answer
         if refusal.mode == "degrade":
             return None
         if refusal.passing(plan.of(refusal.unit)):
@@ -147,10 +162,10 @@ class Admission:
         self._observer.observe(CallRefused(candidate.context, refusal))
         raise _exceeded(refusal, plan.of(refusal.unit))
 
-    async def _reserve(
+    def _reserve(
         self, candidate: Candidate, plan: "_Plan", degraded: bool, *, final: bool
-    ) -> Refused | None:
-        answer = await self._meter.reserve(
+    ) -> Awaitable[Reserved | Refused]:
+        return self._meter.reserve(
             candidate.context,
             plan.amount,
             tokens=plan.tokens,
@@ -158,7 +173,6 @@ class Admission:
             degraded=degraded,
             holder=candidate.holder,
         )
-        return answer if isinstance(answer, Refused) else None
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -192,16 +206,19 @@ class _Refusals:
 def _admitted(
     candidate: Candidate, worst: "WorstCase", plan: _Plan, counted: int | None
 ) -> Admitted:
-    body = candidate.body
+    body, raw = candidate.body, candidate.body.raw
     changes = _renamed(body, candidate.context.model)
     if plan.max_tokens != worst.output_tokens:
         changes[body.limit] = b"%d" % (plan.max_tokens // body.choices)
-    raw = body.spliced(changes)
+    if changes:
+        raw = body.spliced(changes)
     return Admitted(candidate, raw, plan.max_tokens, plan.amount, plan.tokens, counted)
 
 
 class WorstCase:
     """Prices a request as if everything that can be dear were."""
+
+    __slots__ = ("_floor", "_input", "_output", "_searches", "output_tokens")
 
     def __init__(self, body: CallBody, rates: Rates) -> None:
         price = rates.worst
@@ -218,7 +235,7 @@ class WorstCase:
     def cost(self, input_tokens: int, output_tokens: int) -> MicroDollars:
         """The hold for so many tokens."""
         tokens = self._input * input_tokens + self._output * output_tokens
-        return total((tokens / PER_TOKENS, self._searches))
+        return to_micros(tokens / PER_TOKENS + self._searches)
 
     def plan(self, input_tokens: int, output_tokens: int) -> _Plan:
         """What to ask for so many tokens."""

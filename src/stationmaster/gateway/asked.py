@@ -46,14 +46,18 @@ class Asked:
     ) -> None:
         self.principal = principal
         self.body = body
-        self.headers = headers
+        self.given = dict(headers)
         self.query = query
         self._call_id = call_id
         self._asked = 0
-        self.tags = _tags(principal, headers)
-        self.sticky = principal.session_id or next(
-            (value for name, value in headers if name == SESSION_HEADER), None
-        )
+        self.tags: tuple[str, ...] = ()
+        if principal.kind == "run":
+            self.tags = principal.tags
+        elif TAGS_HEADER in self.given:
+            self.tags = _tags(headers)
+        self.sticky = principal.session_id
+        if not self.sticky and SESSION_HEADER in self.given:
+            self.sticky = next(value for name, value in headers if name == SESSION_HEADER)
         self.passing = to_provider(headers)
 
     def _next_call_id(self) -> str:
@@ -66,15 +70,15 @@ class Asked:
         """The call as one target would get it. Raises `Invalid` and `NotFound`."""
         principal, provider, model = self.principal, target.upstream.provider, target.model
         context = CallContext(
-            call_id=self._next_call_id(),
-            owner=principal.owner,
-            key_id=principal.key_id,
-            run_id=principal.run_id,
-            session_id=principal.session_id,
-            provider=provider.name,
-            model=model,
-            user_id=principal.user_id,
-            tags=self.tags,
+            self._next_call_id(),
+            principal.owner,
+            principal.key_id,
+            principal.run_id,
+            principal.session_id,
+            target.upstream.name,
+            model,
+            principal.user_id,
+            self.tags,
         )
         rates = rates_of(models.pricing, target, self.body)
         body, reply = as_taken(self.body, provider, model, rates)
@@ -141,11 +145,7 @@ def translated(
     )
 
 
-def _tags(principal: Principal, headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The caller's own words for what a call is for; for an agent's call, those of its run."""
-    if principal.kind == "run":
-        return principal.tags
+def _tags(headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The caller's own words for what a call is for."""
     words = [value for name, value in headers if name == TAGS_HEADER]
-    if not words:
-        return ()
     return check_tags(tuple(word.strip() for word in ",".join(words).split(",")))

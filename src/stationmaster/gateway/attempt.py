@@ -1,6 +1,6 @@
 """One call to one provider, from its hold to its settlement: once, in every ending."""
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -51,6 +51,30 @@ class Attempt:
     safe for concurrent use.
     """
 
+    __slots__ = (
+        "_admitted",
+        "_body",
+        "_first_byte_ms",
+        "_place",
+        "_rates",
+        "_reply",
+        "_reply_as",
+        "_request",
+        "_scanner",
+        "_sent",
+        "_services",
+        "_settled",
+        "_started_at",
+        "_upstream",
+        "body",
+        "context",
+        "entry",
+        "headers",
+        "max_tokens",
+        "status",
+        "stream",
+    )
+
     def __init__(
         self,
         *,
@@ -74,8 +98,7 @@ class Attempt:
         self._admitted = admitted
         self._rates = candidate.rates
         self._services = services
-        self._loop = asyncio.get_running_loop()
-        self._started_at = self._loop.time()
+        self._started_at = time.monotonic()
         self._first_byte_ms: int | None = None
         self._reply: ProviderReply | None = None
         self._scanner: Scanner | None = None
@@ -258,13 +281,9 @@ class Attempt:
         self._settled = True
         cost = self._cost(served)
         duration = self._elapsed_ms()
+        now = self._services.clock.now()
         entry = self.entry = LedgerEntry(
-            context=self.context,
-            at=self._services.clock.now(),
-            usage=served.usage,
-            cost=cost,
-            outcome=outcome,
-            duration_ms=duration,
+            self.context, now, served.usage, cost, outcome, duration_ms=duration
         )
         if cost > self._admitted.held or entry.tokens > self._admitted.held_tokens:
             log.warning(
@@ -285,10 +304,10 @@ class Attempt:
         finally:
             self._services.observer.observe(
                 CallEnded(
-                    context=self.context,
-                    usage=served.usage,
-                    cost=cost,
-                    outcome=outcome,
+                    self.context,
+                    served.usage,
+                    cost,
+                    outcome,
                     status=self.status or None,
                     stop_reason=served.stop_reason,
                     duration_ms=duration,
@@ -309,15 +328,17 @@ class Attempt:
         return tariff.cost(served, self._body)
 
     def _elapsed_ms(self) -> int:
-        return int((self._loop.time() - self._started_at) * 1000)
+        return int((time.monotonic() - self._started_at) * 1000)
 
 
 _NOTHING = Served(usage=Usage(), parts=(), reported=False)
 
 
 def _media_type(headers: Headers) -> str:
-    value = next((value for name, value in headers if name == "content-type"), "")
-    return value.split(";", 1)[0].strip().lower()
+    for name, value in headers:
+        if name == "content-type":
+            return value.split(";", 1)[0].strip().lower()
+    return ""
 
 
 def _is_stream(headers: Headers) -> bool:

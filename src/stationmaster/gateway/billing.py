@@ -11,6 +11,8 @@ from stationmaster.gateway.usage import Served
 from stationmaster.kernel.errors import NotFound
 from stationmaster.kernel.money import MicroDollars
 
+_NONE = Usage()
+
 
 class Tariff(msgspec.Struct, frozen=True):
     """By which a call is billed: the price list `prices`, the model that was asked for, its rates.
@@ -26,7 +28,7 @@ class Tariff(msgspec.Struct, frozen=True):
 
     def cost(self, served: Served, body: CallBody) -> MicroDollars:
         """What it costs, rounded up once."""
-        if served.usage == Usage() and not served.web_searches:
+        if not served.web_searches and served.usage == _NONE:
             return 0
         geo = served.inference_geo or body.inference_geo
         speed = served.speed or body.speed

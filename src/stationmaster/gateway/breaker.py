@@ -53,7 +53,7 @@ class Breaker:
 
         Whoever got one says how it went: `succeeded` or `failed`, and `left` when it is over.
         """
-        if not self.ready:
+        if self._open_until is not None and not self.ready:
             return None
         self._entered += 1
         if self._open_until is not None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -46,7 +46,7 @@ class Wish:
         return self.max_age is None or now - answer.kept_at <= self.max_age * 1000
 
 
-def wish_of(body: CallBody, headers: Sequence[tuple[str, str]]) -> Wish | None:
+def wish_of(body: CallBody, headers: Mapping[str, str]) -> Wish | None:
     """What is wanted of the cache; None where a call has nothing to do with it.
 
     By itself it is used where the same question has the same answer: for embeddings, and for calls
@@ -55,16 +55,12 @@ def wish_of(body: CallBody, headers: Sequence[tuple[str, str]]) -> Wish | None:
 
     Raises `Invalid` for another word in the header of ours.
     """
-    asked, standard = "", ""
-    for name, value in headers:
-        if name == HEADER:
-            asked = value.strip().lower()
-        elif name == STANDARD:
-            standard = value.lower()
+    asked = headers.get(HEADER, "").strip().lower()
     if asked not in {"", "on", "off"}:
         raise Invalid(f"{HEADER}: Must be on or off.", param=HEADER)
     if not asked and not _same_each_time(body):
         return None
+    standard = headers.get(STANDARD, "").lower()
     if asked == "off" or "no-store" in standard or _any(body, REMEMBERING):
         return None
     if "no-cache" in standard:

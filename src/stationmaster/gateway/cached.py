@@ -34,7 +34,7 @@ class CachedCall(GatewayCall):
     def __init__(
         self,
         attempt: Attempt,
-        following: Following,
+        following: Following | None,
         *,
         cache: AnswerCache,
         place: Place,

@@ -1,6 +1,6 @@
 """The one way to a model: parse, route, hold, send, settle."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from http import HTTPStatus
 
@@ -45,6 +45,9 @@ EXPECTED_OUTPUT = 1_000
 
 EXPECTED_BYTES_PER_TOKEN = 4
 """For rate limits, which are put right afterwards: English has about as many."""
+
+Deferral = Callable[[Candidate], Candidate]
+"""What makes a candidate of a call that is put off."""
 
 
 class Gateway:
@@ -126,7 +129,7 @@ class Gateway:
         body = PARSERS[operation](raw)
         self.check_models(principal, body)
         asked = Asked(principal, body, list(headers), query, call_id)
-        wish = None if self._cache is None else wish_of(body, asked.headers)
+        wish = None if self._cache is None else wish_of(body, asked.given)
         grant = NOTHING
         if self._limiter is not None:
             grant = await self._limiter.admit(
@@ -154,7 +157,12 @@ class Gateway:
         for upstream in engaged:
             upstream.engage()
         try:
-            call = await self._call(models, asked, found, wish)
+            first = await self._attempt(models, asked, found[0])
+            following = self._following(models, asked, found[1:]) if len(found) > 1 else None
+            if wish is None or self._cache is None:
+                call = GatewayCall(first, following)
+            else:
+                call = self._cached(self._cache, asked, wish, first, following)
         except BaseException:
             for upstream in engaged:
                 upstream.disengage()
@@ -176,11 +184,8 @@ class Gateway:
             found = able(found, models.pricing.lacks, asked.body)
         return found
 
-    async def _call(
-        self, models: Models, asked: Asked, found: list[Target], wish: Wish | None
-    ) -> GatewayCall:
-        targets = iter(found)
-        first = await self._attempt(models, asked, next(targets))
+    def _following(self, models: Models, asked: Asked, others: list[Target]) -> Following:
+        targets = iter(others)
 
         async def following() -> Attempt | None:
             for target in targets:
@@ -190,9 +195,7 @@ class Gateway:
                     log.info("A fallback cannot take this call.", code=error.error_code)
             return None
 
-        if wish is None or self._cache is None:
-            return GatewayCall(first, following)
-        return self._cached(self._cache, asked, wish, first, following)
+        return following
 
     def _cached(
         self,
@@ -200,7 +203,7 @@ class Gateway:
         asked: Asked,
         wish: Wish,
         first: Attempt,
-        following: Following,
+        following: Following | None,
     ) -> CachedCall:
         told = question(
             asked.body,
@@ -218,13 +221,11 @@ class Gateway:
         """Place the hold for one target, or for a cheaper model where a budget wants that."""
         admitted = await self.held(models, asked, target)
         chosen = admitted.candidate
+        body = chosen.body
+        operation = body.operation
+        query = asked.query if operation == asked.body.operation else ""
         request = ProviderRequest(
-            operation=chosen.body.operation,
-            model=chosen.context.model,
-            body=admitted.raw,
-            headers=asked.passing,
-            stream=chosen.body.stream,
-            query=asked.query if chosen.body.operation == asked.body.operation else "",
+            operation, chosen.context.model, admitted.raw, asked.passing, body.stream, query
         )
         return Attempt(
             upstream=target.upstream,
@@ -233,25 +234,25 @@ class Gateway:
             services=self._services,
         )
 
-    async def held(
-        self,
-        models: Models,
-        asked: Asked,
-        target: Target,
-        as_deferred: Callable[[Candidate], Candidate] = lambda candidate: candidate,
-    ) -> Admitted:
-        """Place a hold; `as_deferred` changes each candidate. Raises as `admit`."""
+    def held(
+        self, models: Models, asked: Asked, target: Target, deferral: Deferral | None = None
+    ) -> Awaitable[Admitted]:
+        """Place a hold; `deferral` changes each candidate. Raises as `admit`, some at once."""
+
+        def candidate(of: Target) -> Candidate:
+            found = asked.candidate(models, of)
+            return found if deferral is None else deferral(found)
 
         def cheaper(present: Candidate) -> Candidate | None:
             model = models.catalogue.cheaper(present.context.model)
             if model is None or not self.may_use(asked.principal, model):
                 return None
             try:
-                return as_deferred(asked.candidate(models, replace(target, model=model)))
+                return candidate(replace(target, model=model))
             except NotFound:  # it has no price
                 return None
 
-        return await self._admission.admit(as_deferred(asked.candidate(models, target)), cheaper)
+        return self._admission.admit(candidate(target), cheaper)
 
     async def messages(
         self, principal: Principal, raw: bytes, headers: ClientHeaders = (), query: str = ""
@@ -329,6 +330,8 @@ class Gateway:
 
         Also for one that the provider may call on its own behalf.
         """
+        if principal.models is None:
+            return
         for name in (body.model, *body.other_models):
             self._check_model(principal, name)
 
@@ -347,12 +350,9 @@ def _at(provider: str, targets: list[Target]) -> list[Target]:
 
 def _permitted(principal: Principal, targets: list[Target]) -> list[Target]:
     """Those that the caller may have. Raises `Denied` where a login is for its owner alone."""
-    kept = [
-        target
-        for target in targets
-        if not getattr(target.upstream.provider, "owner_only", False) or is_operator(principal)
-    ]
-    if targets and not kept:
+    others = [each for each in targets if not getattr(each.upstream.provider, "owner_only", False)]
+    kept = others if len(others) == len(targets) or not is_operator(principal) else targets
+    if not kept:
         raise Denied(
             "This model answers by a login that is its owner's alone.",
             code="owner_only",

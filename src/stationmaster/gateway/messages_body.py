@@ -88,6 +88,8 @@ def _max_tokens(members: Members, *, required: bool) -> int:
 
 
 def _thinking_budget(members: Members) -> int:
+    if "thinking" not in members:
+        return 0
     thinking = read(members, "thinking", _thinking)
     return max(0, thinking.budget_tokens or 0) if thinking is not None else 0
 
@@ -104,6 +106,8 @@ def _costly_tools(members: Members) -> list[_Tool]:
 
 def _other_models(members: Members, tools: list[_Tool]) -> tuple[str, ...]:
     fallbacks = read(members, "fallbacks", _fallbacks)
+    if not fallbacks and not tools:
+        return ()
     names = [each.model for each in fallbacks] if isinstance(fallbacks, list) else []
     names += [tool.model for tool in tools]
     return tuple(name for name in names if name)

@@ -76,14 +76,14 @@ class Price:
 
     def dollars(self, usage: Usage) -> Decimal:
         """The exact sum for `usage`."""
-        short_lived = usage.cache_write_tokens - usage.cache_write_1h_tokens
-        return (
-            self.input * usage.input_tokens
-            + self.output * usage.output_tokens
-            + self.cache_write * short_lived
-            + self.cache_write_1h * usage.cache_write_1h_tokens
-            + self.cache_read * usage.cache_read_tokens
-        ) / PER_TOKENS
+        found = self.input * usage.input_tokens + self.output * usage.output_tokens
+        if usage.cache_write_tokens or usage.cache_write_1h_tokens:
+            short_lived = usage.cache_write_tokens - usage.cache_write_1h_tokens
+            found += self.cache_write * short_lived
+            found += self.cache_write_1h * usage.cache_write_1h_tokens
+        if usage.cache_read_tokens:
+            found += self.cache_read * usage.cache_read_tokens
+        return found / PER_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,12 @@ class Rates:
 
     def cost(self, usage: Usage, *, inference_geo: str | None = None) -> Decimal:
         """Exact dollars for `usage` in one request."""
-        prompt = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
         price = self.tiers[0][1]
-        for start, dearer in self.tiers[1:]:
-            if prompt > start:
-                price = dearer
+        if len(self.tiers) > 1:
+            prompt = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+            for start, dearer in self.tiers[1:]:
+                if prompt > start:
+                    price = dearer
         dollars = price.dollars(usage)
         return dollars * US_ONLY_FACTOR if inference_geo == US_ONLY else dollars
 

@@ -16,6 +16,9 @@ Strategy = Literal["ordered", "weighted", "cost", "latency"]
 """How the first of several targets is chosen: as written, by chance in proportion to the weights
 (a session stays where it is, so that its prompt cache is warm), the cheapest, the quickest."""
 
+_REMEMBERED = 1_000
+"""Models without a route, whose names come from requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -49,6 +52,9 @@ class Models:
     catalogue: Catalogue = field(default_factory=Catalogue)
     routes: Mapping[str, Route] = field(default_factory=dict)
     default_prices: str = ANTHROPIC
+    _unrouted: dict[str, Target] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def targets(
         self, name: str, *, sticky: str | None = None, tags: Collection[str] = ()
@@ -74,7 +80,7 @@ class Models:
     def _of(self, model: str, sticky: str | None, tags: Collection[str]) -> list[Target]:
         route = self.routes.get(model)
         if route is None:
-            return [] if self.default is None else [self._unrouted(self.default, model)]
+            return [] if self.default is None else [self._by_default(self.default, model)]
         order = list(route.targets)
         match route.strategy:
             case "weighted":
@@ -89,8 +95,13 @@ class Models:
             order.sort(key=lambda target: target.tags.isdisjoint(tags))
         return order
 
-    def _unrouted(self, upstream: UpstreamOf, model: str) -> Target:
-        return Target(upstream, model, self.default_prices)
+    def _by_default(self, upstream: UpstreamOf, model: str) -> Target:
+        target = self._unrouted.get(model)
+        if target is None:
+            target = Target(upstream, model, self.default_prices)
+            if len(self._unrouted) < _REMEMBERED:
+                self._unrouted[model] = target
+        return target
 
     def _dearness(self, target: Target) -> float:
         try:

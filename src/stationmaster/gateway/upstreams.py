@@ -80,6 +80,7 @@ class UpstreamOf:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.provider = provider
+        self.name = provider.name
         self.native = native
         self.care = care = care or Care()
         self.breaker = Breaker(threshold=care.threshold, recovery=care.recovery, now=now)
@@ -90,11 +91,6 @@ class UpstreamOf:
         self._places = asyncio.Semaphore(care.max_concurrent) if care.max_concurrent else None
         self._retries_left = RETRY_RESERVE
         self._emptied: asyncio.Event | None = None  # where somebody waits for that
-
-    @property
-    def name(self) -> str:
-        """The provider's."""
-        return self.provider.name
 
     def standing(self) -> "Standing":
         """How it does now."""
@@ -127,9 +123,9 @@ class UpstreamOf:
         Raises `Unavailable` with code `upstream_open` while it is left alone, and `upstream_busy`
         where too many wait already, or for too long.
         """
-        if not self.breaker.ready:
-            raise self._open()
         if self._places is not None:
+            if not self.breaker.ready:
+                raise self._open()
             await self._wait_for(self._places)
         # After the wait: it may have failed for those who were before.
         call = self.breaker.enter()
@@ -138,7 +134,8 @@ class UpstreamOf:
                 self._places.release()
             raise self._open()
         self.active += 1
-        self._retries_left = min(self._retries_left + RETRY_SHARE, RETRY_RESERVE)
+        if self._retries_left < RETRY_RESERVE:
+            self._retries_left = min(self._retries_left + RETRY_SHARE, RETRY_RESERVE)
         return call
 
     def _open(self) -> Unavailable:
@@ -209,6 +206,8 @@ class UpstreamOf:
                 await asyncio.sleep(_jitter(attempt, first=FIRST_PAUSE_S / 2))
                 continue
             self._note(reply.status, time.monotonic() - begun, call)
+            if reply.status not in AGAIN:
+                return reply
             pause = self._pause(reply, attempt)
             if pause is None:
                 return reply
@@ -219,7 +218,7 @@ class UpstreamOf:
 
     def _pause(self, reply: ProviderReply, attempt: int) -> float | None:
         """How long to wait before the call is sent again; None where it is not."""
-        if reply.status not in AGAIN or told_not_to(reply.headers):
+        if told_not_to(reply.headers):
             return None
         asked = asked_for(reply.headers)
         if asked is not None and asked > MAX_RETRY_AFTER_S:

@@ -4,6 +4,8 @@ Anthropic's stream reports usage twice: `message_start` with the input classes, 
 with cumulative figures at the end. A stream that is cut between them is estimated from above.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from stationmaster.budgets.entry import Usage
@@ -87,6 +89,19 @@ class Served(msgspec.Struct, frozen=True):
 class _Totals:
     """The largest figure seen of each kind: the stream's are cumulative, and never shrink."""
 
+    __slots__ = (
+        "_long_lived",
+        "cache_read",
+        "cache_write",
+        "geo",
+        "input",
+        "iterations",
+        "output",
+        "searches",
+        "short_write",
+        "speed",
+    )
+
     def __init__(self, *, long_lived: bool) -> None:
         self._long_lived = long_lived
         self.input = 0
@@ -97,13 +112,18 @@ class _Totals:
         self.searches = 0
         self.geo: str | None = None
         self.speed: str | None = None
-        self.iterations: list[_Tokens] = []
+        self.iterations: Sequence[_Tokens] = ()
 
     def take(self, told: _Tokens) -> None:
-        self.input = max(self.input, told.input_tokens or 0)
-        self.output = max(self.output, told.output_tokens or 0)
-        self.cache_write = max(self.cache_write, told.cache_creation_input_tokens or 0)
-        self.cache_read = max(self.cache_read, told.cache_read_input_tokens or 0)
+        # Most of what may be told is not, or is 0.
+        if told.input_tokens and told.input_tokens > self.input:
+            self.input = told.input_tokens
+        if told.output_tokens and told.output_tokens > self.output:
+            self.output = told.output_tokens
+        if told.cache_creation_input_tokens:
+            self.cache_write = max(self.cache_write, told.cache_creation_input_tokens)
+        if told.cache_read_input_tokens:
+            self.cache_read = max(self.cache_read, told.cache_read_input_tokens)
         if told.cache_creation is not None:
             self.short_write = max(0, told.cache_creation.ephemeral_5m_input_tokens or 0)
         if told.server_tool_use is not None:
@@ -122,8 +142,7 @@ class _Totals:
 
     def parts(self) -> tuple[tuple[str | None, Usage], ...]:
         """Usage by model. Anthropic's top-level figures leave out what other models served."""
-        by_others = any(entry.type not in (None, "message") for entry in self.iterations)
-        if not by_others:
+        if all(entry.type in {None, "message"} for entry in self.iterations):
             return ((None, self.usage()),)
         parts: list[tuple[str | None, Usage]] = []
         for entry in self.iterations:
@@ -137,13 +156,16 @@ class _Totals:
 
     def served(self, stop_reason: str | None, *, reported: bool, exact: bool) -> Served:
         parts = self.parts()
+        usage = parts[0][1]
+        for _, more in parts[1:]:
+            usage += more
         return Served(
-            usage=sum((usage for _, usage in parts), Usage()),
-            parts=parts,
-            web_searches=self.searches,
-            inference_geo=self.geo,
-            speed=self.speed,
-            stop_reason=stop_reason,
+            usage,
+            parts,
+            self.searches,
+            self.geo,
+            self.speed,
+            stop_reason,
             reported=reported,
             exact=exact,
         )

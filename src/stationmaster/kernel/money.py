@@ -1,6 +1,7 @@
 """Money: integer micro-dollars (1 USD = 1,000,000)."""
 
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
+from math import ceil
 
 from stationmaster.kernel.errors import Invalid
 
@@ -12,7 +13,7 @@ MAX_DOLLARS = 1_000_000_000
 
 def to_micros(dollars: Decimal) -> MicroDollars:
     """Round up once: a call's exact cost becomes the amount billed."""
-    return int((dollars * PER_DOLLAR).to_integral_value(ROUND_CEILING))
+    return ceil(dollars * PER_DOLLAR)
 
 
 def parse_dollars(value: str | int | float, *, param: str) -> MicroDollars:
