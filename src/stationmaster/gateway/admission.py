@@ -207,7 +207,9 @@ def _admitted(
     candidate: Candidate, worst: "WorstCase", plan: _Plan, counted: int | None
 ) -> Admitted:
     body, raw = candidate.body, candidate.body.raw
-    changes = _renamed(body, candidate.context.model)
+    changes: dict[str, bytes] = {}
+    if body.model != candidate.context.model:
+        changes["model"] = msgspec.json.encode(candidate.context.model)
     if plan.max_tokens != worst.output_tokens:
         changes[body.limit] = b"%d" % (plan.max_tokens // body.choices)
     if changes:
@@ -304,10 +306,6 @@ def dearest_input(body: CallBody, *, rates: Price) -> Decimal:
     if body.escaped or body.long_lived:
         return max(rates.input, rates.cache_write, rates.cache_write_1h)
     return max(rates.input, rates.cache_write) if body.cached else rates.input
-
-
-def _renamed(body: CallBody, model: str) -> dict[str, bytes]:
-    return {} if body.model == model else {"model": msgspec.json.encode(model)}
 
 
 def _exceeded(refusal: Refused, needed: int) -> BudgetExceeded:

@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import structlog
 
@@ -30,6 +29,7 @@ EVENT_STREAM = "text/event-stream"
 IGNORED_HEADER = "x-stationmaster-ignored"
 MAX_IGNORED = 20
 """Names in that header."""
+_NOT_DONE = 300  # from here on a status is no success
 _OURS_TO_MEND = frozenset({401, 402, 403})
 
 
@@ -129,7 +129,7 @@ class Attempt:
             reply = self._reply = await self._upstream.send(self._request, self._note_sent, place)
             self._first_byte_ms = self._elapsed_ms()
             self.status, self.headers = reply.status, reply.headers
-            if reply.status >= HTTPStatus.MULTIPLE_CHOICES:
+            if reply.status >= _NOT_DONE:
                 await self._settle(_NOTHING, "error")
                 check_credentials(reply.status, self.context.provider)
                 self.body = await read_whole(reply)
@@ -285,7 +285,7 @@ class Attempt:
         entry = self.entry = LedgerEntry(
             self.context, now, served.usage, cost, outcome, duration_ms=duration
         )
-        if cost > self._admitted.held or entry.tokens > self._admitted.held_tokens:
+        if cost > self._admitted.held or served.usage.total > self._admitted.held_tokens:
             log.warning(
                 "A model call cost more than was held for it.",
                 call_id=self.context.call_id,

@@ -6,10 +6,10 @@ import msgspec
 
 from stationmaster.budgets.entry import Usage
 from stationmaster.gateway.body import CallBody
-from stationmaster.gateway.pricing import Pricing, Rates, total
+from stationmaster.gateway.pricing import Pricing, Rates
 from stationmaster.gateway.usage import Served
 from stationmaster.kernel.errors import NotFound
-from stationmaster.kernel.money import MicroDollars
+from stationmaster.kernel.money import MicroDollars, to_micros
 
 _NONE = Usage()
 
@@ -32,11 +32,11 @@ class Tariff(msgspec.Struct, frozen=True):
             return 0
         geo = served.inference_geo or body.inference_geo
         speed = served.speed or body.speed
-        parts = [
-            self._rates_of(model or self.model, speed).cost(usage, inference_geo=geo) * self.share
-            for model, usage in served.parts
-        ]
-        return total([*parts, self.rates.search * served.web_searches])
+        dollars = self.rates.search * served.web_searches
+        for model, usage in served.parts:
+            rates = self._rates_of(model or self.model, speed)
+            dollars += rates.cost(usage, inference_geo=geo) * self.share
+        return to_micros(dollars)
 
     def _rates_of(self, model: str, speed: str | None) -> Rates:
         try:

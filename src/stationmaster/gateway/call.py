@@ -151,14 +151,12 @@ class GatewayCall:
                 self._finished = True
                 for upstream in self.engaged:
                     upstream.disengage()
-                self._finish_grant()
+                if (entry := self.entry) is None:
+                    self.grant.finish(0, 0)
+                else:
+                    usage = entry.usage
+                    self.grant.finish(
+                        usage.input_tokens + usage.cache_write_tokens, usage.output_tokens
+                    )
                 if self.tape is not None:
                     self.tape.end(self.context, self.entry, self.body)
-
-    def _finish_grant(self) -> None:
-        entry = self.entry
-        if entry is None:
-            self.grant.finish(0, 0)
-        else:
-            usage = entry.usage
-            self.grant.finish(usage.input_tokens + usage.cache_write_tokens, usage.output_tokens)

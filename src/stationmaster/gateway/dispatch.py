@@ -179,7 +179,10 @@ class Gateway:
         found = models.targets(asked.body.model, sticky=asked.sticky, tags=asked.tags)
         if provider is not None:
             found = _at(provider, found)
-        found = _permitted(asked.principal, found)
+        for target in found:
+            if getattr(target.upstream.provider, "owner_only", False):
+                found = _permitted(asked.principal, found)
+                break
         if models.pricing.lacks:
             found = able(found, models.pricing.lacks, asked.body)
         return found
@@ -350,8 +353,9 @@ def _at(provider: str, targets: list[Target]) -> list[Target]:
 
 def _permitted(principal: Principal, targets: list[Target]) -> list[Target]:
     """Those that the caller may have. Raises `Denied` where a login is for its owner alone."""
-    others = [each for each in targets if not getattr(each.upstream.provider, "owner_only", False)]
-    kept = others if len(others) == len(targets) or not is_operator(principal) else targets
+    if is_operator(principal):
+        return targets
+    kept = [each for each in targets if not getattr(each.upstream.provider, "owner_only", False)]
     if not kept:
         raise Denied(
             "This model answers by a login that is its owner's alone.",

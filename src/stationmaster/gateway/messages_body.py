@@ -54,7 +54,7 @@ def parse_messages(raw: bytes, *, counting: bool = False) -> CallBody:
         refuse_lone_surrogates(raw)
     spans = locate(raw, members)
     try:
-        tools = _costly_tools(members)
+        tools = _costly_tools(members) if "tools" in members else []
         return CallBody(
             operation="count_tokens" if counting else "messages",
             raw=raw,
@@ -62,11 +62,15 @@ def parse_messages(raw: bytes, *, counting: bool = False) -> CallBody:
             model=model_of(members),
             max_tokens=_max_tokens(members, required=not counting),
             stream=bool(read(members, "stream", _flag)) and not counting,
-            thinking_budget=_thinking_budget(members),
-            speed=read(members, "speed", _text_or_null),
-            inference_geo=read(members, "inference_geo", _text_or_null),
-            other_models=_other_models(members, tools),
-            web_searches=_web_searches(tools),
+            thinking_budget=_thinking_budget(members) if "thinking" in members else 0,
+            speed=read(members, "speed", _text_or_null) if "speed" in members else None,
+            inference_geo=(
+                read(members, "inference_geo", _text_or_null)
+                if "inference_geo" in members
+                else None
+            ),
+            other_models=_other_models(members, tools) if tools or "fallbacks" in members else (),
+            web_searches=_web_searches(tools) if tools else 0,
             escaped=escaped,
             cached=cached,
             long_lived=(cached or escaped) and b'"1h"' in raw,
@@ -88,16 +92,12 @@ def _max_tokens(members: Members, *, required: bool) -> int:
 
 
 def _thinking_budget(members: Members) -> int:
-    if "thinking" not in members:
-        return 0
     thinking = read(members, "thinking", _thinking)
     return max(0, thinking.budget_tokens or 0) if thinking is not None else 0
 
 
 def _costly_tools(members: Members) -> list[_Tool]:
     """The tools, where there may be some that cost more than their tokens."""
-    if "tools" not in members:
-        return []
     raw = bytes(members["tools"])
     if not any(word in raw for word in (b"advisor", b"web_search_", b"\\u")):
         return []
@@ -106,8 +106,6 @@ def _costly_tools(members: Members) -> list[_Tool]:
 
 def _other_models(members: Members, tools: list[_Tool]) -> tuple[str, ...]:
     fallbacks = read(members, "fallbacks", _fallbacks)
-    if not fallbacks and not tools:
-        return ()
     names = [each.model for each in fallbacks] if isinstance(fallbacks, list) else []
     names += [tool.model for tool in tools]
     return tuple(name for name in names if name)

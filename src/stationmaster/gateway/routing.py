@@ -65,10 +65,11 @@ class Models:
         left alone for now comes last. Raises `NotFound` for a model that nobody serves.
         """
         model = self.catalogue.resolve(name)
-        found = self._of(model, sticky, tags)
-        if (route := self.routes.get(model)) is not None:
-            for other in route.fallbacks:
-                found += self._of(self.catalogue.resolve(other), sticky, tags)
+        route = self.routes.get(model)
+        found = self._of(route, model, sticky, tags)
+        if route is not None:
+            for other in map(self.catalogue.resolve, route.fallbacks):
+                found += self._of(self.routes.get(other), other, sticky, tags)
         if not found:
             raise NotFound(
                 f"model: {name} is not served here.", code="unknown_model", param="model"
@@ -77,9 +78,12 @@ class Models:
             found.sort(key=lambda target: not target.upstream.breaker.ready)
         return found
 
-    def _of(self, model: str, sticky: str | None, tags: Collection[str]) -> list[Target]:
-        route = self.routes.get(model)
+    def _of(
+        self, route: Route | None, model: str, sticky: str | None, tags: Collection[str]
+    ) -> list[Target]:
         if route is None:
+            if (known := self._unrouted.get(model)) is not None:
+                return [known]
             return [] if self.default is None else [self._by_default(self.default, model)]
         order = list(route.targets)
         match route.strategy:
@@ -96,11 +100,9 @@ class Models:
         return order
 
     def _by_default(self, upstream: UpstreamOf, model: str) -> Target:
-        target = self._unrouted.get(model)
-        if target is None:
-            target = Target(upstream, model, self.default_prices)
-            if len(self._unrouted) < _REMEMBERED:
-                self._unrouted[model] = target
+        target = Target(upstream, model, self.default_prices)
+        if len(self._unrouted) < _REMEMBERED:
+            self._unrouted[model] = target
         return target
 
     def _dearness(self, target: Target) -> float:

@@ -205,7 +205,13 @@ class UpstreamOf:
                 sent(False)
                 await asyncio.sleep(_jitter(attempt, first=FIRST_PAUSE_S / 2))
                 continue
-            self._note(reply.status, time.monotonic() - begun, call)
+            if reply.status in _FAILING:
+                self.breaker.failed(call)
+            else:
+                self.breaker.succeeded()
+                seconds = time.monotonic() - begun
+                before = seconds if self.slowness is None else self.slowness
+                self.slowness = before + SLOWNESS_SHARE * (seconds - before)
             if reply.status not in AGAIN:
                 return reply
             pause = self._pause(reply, attempt)
@@ -232,14 +238,6 @@ class UpstreamOf:
             return False
         self._retries_left -= 1
         return True
-
-    def _note(self, status: int, seconds: float, call: int) -> None:
-        if status in _FAILING:
-            self.breaker.failed(call)
-            return
-        self.breaker.succeeded()
-        before = seconds if self.slowness is None else self.slowness
-        self.slowness = before + SLOWNESS_SHARE * (seconds - before)
 
 
 def _jitter(attempt: int, *, first: float = FIRST_PAUSE_S) -> float:

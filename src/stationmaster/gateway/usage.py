@@ -142,7 +142,7 @@ class _Totals:
 
     def parts(self) -> tuple[tuple[str | None, Usage], ...]:
         """Usage by model. Anthropic's top-level figures leave out what other models served."""
-        if all(entry.type in {None, "message"} for entry in self.iterations):
+        if not self.iterations or all(entry.type in {None, "message"} for entry in self.iterations):
             return ((None, self.usage()),)
         parts: list[tuple[str | None, Usage]] = []
         for entry in self.iterations:

@@ -76,8 +76,10 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         """Whether `action:resource` is granted: by name, `*`, `action:*` or `*:resource`."""
+        if scope in self.scopes or ALL in self.scopes:
+            return True
         action, _, resource = scope.partition(":")
-        return not self.scopes.isdisjoint({ALL, scope, f"{action}:*", f"*:{resource}"})
+        return f"{action}:*" in self.scopes or f"*:{resource}" in self.scopes
 
     def require(self, scope: str) -> None:
         """Raise `Denied` where the scope is not granted."""

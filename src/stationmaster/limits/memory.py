@@ -46,10 +46,11 @@ class MemoryStore:
     def decide(self, plan: Plan, amounts: Amounts) -> Grant | Refusal:
         """`take`, for callers that cannot wait."""
         now = self._clock.now()
+        young = self._young.get
         fits = True
         states: list[_State] = []
         for line in plan.rates:
-            window = self._young.get(line.key) or self._settle_in(line, now)
+            window = young(line.key) or self._settle_in(line, now)
             free = window.move(line, now)
             wanted = line.wanted(amounts)
             if free < wanted or not line.burst:
