@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import structlog
 
 from stationmaster.bootstrap.offline import vault
 from stationmaster.http.gatekeeper import Gatekeeper
+from stationmaster.telemetry import about
 from tests.http.conftest import ADMIN, House, Open
 from tests.http.test_sign_in import EMAIL, login, person
 
@@ -65,7 +65,7 @@ async def test_what_waits_on_a_connection_is_its_own_senders(
     finding = Gatekeeper.__call__
 
     async def looked_on(gatekeeper: Gatekeeper, scope: Any) -> Any:
-        known.append(structlog.contextvars.get_contextvars().get("principal"))
+        known.append(about.fields().get("principal"))
         return await finding(gatekeeper, scope)
 
     monkeypatch.setattr(Gatekeeper, "__call__", looked_on)

@@ -16,6 +16,7 @@ from stationmaster.http.health import Finding, Health
 from stationmaster.http.routes.app import openapi_document
 from stationmaster.http.services import Component
 from stationmaster.kernel.errors import Unavailable
+from stationmaster.telemetry import about
 from tests.http.conftest import ADMIN, USER, House, Open
 
 SECURITY = {
@@ -275,7 +276,7 @@ async def test_every_answer_has_an_id_and_the_security_headers(
 
 
 async def test_a_clients_own_id_goes_to_the_log_if_it_can_be_one(house: House) -> None:
-    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+    with structlog.testing.capture_logs([about.merge]) as lines:
         for given in ("abc-123", "x" * 129, "a b", "a;b"):
             answer = await house.client.get("/live", headers={"x-client-request-id": given})
             assert answer.headers["x-request-id"].startswith("req_")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import structlog
 
 from stationmaster.storage import Prepared
 from stationmaster.storage.sqlite import SqliteDatabase
+from stationmaster.telemetry import about
 from tests.http.conftest import House
 from tests.http.test_authorization_matrix import (
     NEVER,
@@ -55,7 +55,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, list[str]]:
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(self: SqliteDatabase, verb: Callable[[Any], Any]) -> Any:
-            request = structlog.contextvars.get_contextvars().get("request_id")
+            request = about.fields().get("request_id")
             if request is None:  # nobody's: the server's own work
                 return await method(self, verb)
             mine = noted[request]

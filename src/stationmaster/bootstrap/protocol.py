@@ -6,10 +6,13 @@ it. Bodies have their bounds where they are read.
 
 import asyncio
 import string
+import urllib.parse
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn._types import ASGISendEvent, HTTPScope
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -17,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from stationmaster.http.wire.exchange import ARRIVED
+from stationmaster.http.wire.exchange import ARRIVED, WRITE, RawHeaders
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
@@ -26,6 +29,7 @@ HEAD_SECONDS = 10.0  # for a whole head, from the connection or from its first b
 _IN_NAMES = (string.ascii_lowercase + string.digits + "!#$%&'*+-.^_`|~").encode()
 _IN_VALUES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _ABOUT_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+_JOINED_UP_TO = 65_536  # bytes of a body that are copied to go out with their head
 
 
 class HeadTooLargeError(Exception):
@@ -43,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fields = 0  # bytes of whole headers
         self._timer: asyncio.TimerHandle | None = None
         self._status = HTTPStatus.BAD_REQUEST
+        self._idle_since: float | None = None  # by the loop's clock
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -52,6 +57,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._unwatch()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -71,28 +79,119 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head, self._began, self._head, self._fields = True, True, 0, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is there."""
         self._fields += len(name) + len(value)
-        if self._fields > MAX_HEAD or len(self.headers) >= MAX_HEADERS:
+        headers = self.headers
+        if self._fields > MAX_HEAD or len(headers) >= MAX_HEADERS:
             self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadTooLargeError
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole: begin to answer, or wait for the answers before it."""
         self._in_head = False
-        super().on_headers_complete()
+        parser = self.parser
+        version = parser.get_http_version()
+        state = self.app_state.copy()
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": parser.get_method().decode("ascii"),
+            "root_path": self.root_path,
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": self.headers,
+            "state": state,
+        }
+        self.scope = scope
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        raw_path, scope["query_string"] = _target(self.url)
+        path = raw_path.decode("ascii")
+        scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        before: RequestResponseCycle | None = self.cycle
+        self.cycle = cycle = _Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=_News(),  # type: ignore[arg-type] # as much of an event as is used
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        state[WRITE] = cycle.write
+        app = service_unavailable if self._crowded() else self.app
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        async def answered(scope: Any, receive: Any, _send: Any) -> None:
-            scope["state"][ARRIVED] = not cycle.more_body
-            await app(scope, receive, _Answer(cycle).send)
+    def _crowded(self) -> bool:
+        most = self.limit_concurrency
+        if most is None or max(len(self.connections), len(self.tasks)) < most:
+            return False
+        self.logger.warning("Exceeded concurrency limit.")
+        return True
 
-        super()._start_asgi_task(cycle, answered)
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        super().on_message_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.more_body:
+            cycle.scope["state"][ARRIVED] = True
+
+    def on_response_complete(self) -> None:
+        """An answer is whole. What comes next on the connection is waited for by one timer.
+
+        To start one for each answer, and to stop it again, takes longer than to answer.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_next(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None  # the timer sees it
+
+    def _wait_for_next(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, where nothing has come for as long as it may be kept."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._wait_for_next(left)
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too much of it."""
@@ -124,40 +223,102 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
 
-class _Answer:
+def _target(url: bytes) -> tuple[bytes, bytes]:
+    """A request's path and query. A proxy's client sends a whole URL, which may have no path."""
+    if not url.startswith(b"/"):
+        parsed = httptools_impl.httptools.parse_url(url)  # type: ignore[attr-defined] # it is there
+        return parsed.path, parsed.query or b""
+    path, _, query = url.partition(b"#")[0].partition(b"?")
+    return path, query
+
+
+class _News:
+    """An `asyncio.Event` that is one only where somebody waits: mostly all is there already."""
+
+    __slots__ = ("_event", "_there")
+
+    def __init__(self) -> None:
+        self._there = False
+        self._event: asyncio.Event | None = None
+
+    def set(self) -> None:
+        self._there = True
+        if self._event is not None:
+            self._event.set()
+
+    def clear(self) -> None:
+        self._there = False
+        if self._event is not None:
+            self._event.clear()
+
+    async def wait(self) -> None:
+        if not self._there:
+            if self._event is None:
+                self._event = asyncio.Event()
+            await self._event.wait()
+
+
+class _Cycle(RequestResponseCycle):
     """Writes heads a few times faster than uvicorn, which takes each header for itself.
 
-    What is out of the ordinary is left to uvicorn, and so is all that follows the head.
+    What is out of the ordinary is left to uvicorn.
     """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
 
     async def send(self, message: ASGISendEvent) -> None:
         """See ASGI."""
-        cycle = self._cycle
-        if message["type"] != "http.response.start" or cycle.response_started:
-            await cycle.send(message)
-            return
-        headers = cycle.default_headers + list(message.get("headers", []))
-        named = dict(headers)
-        length = named.get(b"content-length", b"")
-        plain = (
-            length.isdigit()
-            and cycle.keep_alive
-            and not cycle.disconnected
-            and not cycle.flow.write_paused
-            and _ABOUT_CONNECTION.isdisjoint(named)
-            and not b"".join([name for name, _ in headers]).translate(None, _IN_NAMES)
-            and not b"".join([value for _, value in headers]).translate(None, _IN_VALUES)
+        if message["type"] == "http.response.start" and self._is_plain():
+            headers = list(message.get("headers", []))
+            length = dict(headers).get(b"content-length", b"")
+            head = self._head(message["status"], headers) if length.isdigit() else None
+            if head is not None:
+                self.response_started, self.waiting_for_100_continue = True, False
+                self.expected_content_length, self.chunked_encoding = int(length), False
+                self.transport.write(head)
+                return
+        await super().send(message)
+
+    def write(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+        """Write a whole answer at once; `headers` tell its length.
+
+        False where it is out of the ordinary: then nothing is written, and it is to be sent.
+        """
+        if not self._is_plain() or self.scope["method"] == "HEAD":
+            return False
+        head = self._head(status, headers)
+        if head is None:
+            return False
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        if len(body) <= _JOINED_UP_TO:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        self.message_event.set()
+        self.on_response()
+        return True
+
+    def _is_plain(self) -> bool:
+        """Whether a head may be written now as it is."""
+        return (
+            self.keep_alive
+            and not self.response_started
+            and not self.disconnected
+            and not self.flow.write_paused
         )
-        if not plain:
-            await cycle.send(message)
-            return
-        cycle.response_started, cycle.waiting_for_100_continue = True, False
-        cycle.expected_content_length, cycle.chunked_encoding = int(length), False
+
+    def _head(self, status: int, given: RawHeaders) -> bytes | None:
+        """The head's bytes; None where uvicorn must look at its headers."""
+        headers = self.default_headers + given
+        names = [name for name, _ in headers]
         lines = b"\r\n".join(map(b": ".join, headers))
-        cycle.transport.write(STATUS_LINE[message["status"]] + lines + b"\r\n\r\n")
+        # No control characters but those that were put between the lines.
+        if (
+            not _ABOUT_CONNECTION.isdisjoint(names)
+            or b"".join(names).translate(None, _IN_NAMES)
+            or len(lines.translate(None, _IN_VALUES)) != 2 * len(headers) - 2
+        ):
+            return None
+        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], lines)
 
 
 class StrictSocketProtocol(WebSocketsSansIOProtocol):

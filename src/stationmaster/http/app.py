@@ -1,14 +1,13 @@
 """The two apps: the server's, and the one that agents see."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from stationmaster.gateway.listing import Listings
 from stationmaster.http import problems
 from stationmaster.http.advising import Adviser
-from stationmaster.http.compression import Compression
-from stationmaster.http.entrance import UNMATCHED, Entrance, Refusal, route_template
+from stationmaster.http.entrance import UNMATCHED, Entrance, route_template
 from stationmaster.http.gatekeeper import Gatekeeper
 from stationmaster.http.later import Later
 from stationmaster.http.once import Once
@@ -16,13 +15,13 @@ from stationmaster.http.one_job import OneJobDoor
 from stationmaster.http.probes import Probes
 from stationmaster.http.routes.managed.places import is_managed
 from stationmaster.http.routes.openai.places import is_openai
-from stationmaster.http.security import PROBES, Door, Refused
+from stationmaster.http.security import PROBES, Door, Refusal, Refused
 from stationmaster.http.services import Services
 from stationmaster.http.sockets.connection import PATH, no_socket
 from stationmaster.http.wire import anthropic, openai
 from stationmaster.http.wire.agent_models import AgentModels
 from stationmaster.http.wire.anthropic import MESSAGES
-from stationmaster.http.wire.exchange import App, Receive, Scope, Send
+from stationmaster.http.wire.exchange import App, Receive, Scope, Send, send_whole
 from stationmaster.http.wire.model_app import model_app
 from stationmaster.http.wire.models import MODELS, ModelsApp
 from stationmaster.http.wire.models import refuse as refuse_models
@@ -82,8 +81,7 @@ def create_app(services: Services, *, whole: bool = False) -> App:
     inside: App = fork if services.one_job is None else OneJobDoor(fork, services.one_job)
     once = Once(inside, services, gatekeeper, render=_render)
     door = Door(once, services.door, render=_render, refused=_noting(services))
-    smaller = Compression(door)
-    return Entrance(smaller, metrics=services.metrics, render=_render, label=_label)
+    return Entrance(door, metrics=services.metrics, render=_render, label=_label, compress=True)
 
 
 def _noting(services: Services) -> Refused:
@@ -162,24 +160,22 @@ class _Fork:
         self._stream = stream
         self._probes = probes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._for(scope)(scope, receive, send)
+
+    def _for(self, scope: Scope) -> App:
         path: str = scope["path"]
         if scope["type"] == "websocket":
-            await (self._stream if path == PATH else no_socket)(scope, receive, send)
-            return
+            return self._stream if path == PATH else no_socket
         if path in FACES or (path.startswith(MESSAGES + "/") and not is_managed(scope)):
-            await self._calls(scope, receive, send)
-            return
+            return self._calls
         if path in PROBES:
-            await self._probes(scope, receive, send)
-            return
+            return self._probes
         if _lists_models(path):
-            await self._models(scope, receive, send)
-            return
+            return self._models
         if is_openai(scope):
-            await self._others(scope, receive, send)
-            return
-        await (self._managed if is_managed(scope) else self._api)(scope, receive, send)
+            return self._others
+        return self._managed if is_managed(scope) else self._api
 
 
 def _lists_models(path: str) -> bool:
@@ -197,21 +193,18 @@ class _AgentDoor:
     def __init__(self, calls: App) -> None:
         self._calls = calls
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] != "/" or scope["method"] not in {"GET", "HEAD"}:
-            await self._calls(scope, receive, send)
-            return
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"{}"})
+            return self._calls(scope, receive, send)
+        return send_whole(send, 200, [(b"content-type", b"application/json")], b"{}")
 
 
 def _label(scope: Scope) -> str:
     path: str = scope["path"]
-    if _lists_models(path):
-        return MODELS if path == MODELS else MODELS + "/{model}"
     if path in FACES or path in PROBES or (path == PATH and scope["type"] == "websocket"):
         return path
+    if _lists_models(path):
+        return MODELS if path == MODELS else MODELS + "/{model}"
     return route_template(scope) if "route" in scope else UNMATCHED
 
 

@@ -1,7 +1,7 @@
 """Answers of a known length are compressed for who asks; streams never are.
 
-Pure ASGI, and it holds nothing back: an answer whose head names no length passes as it comes, and
-so does one whose body comes in pieces. Starlette's own middleware compresses these too, and then
+Nothing is held back: an answer whose head names no length passes as it comes, and so does one whose
+body comes in pieces. Starlette's own middleware compresses these too, and then
 what a client should see at once waits in the compressor.
 """
 
@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
-from stationmaster.http.wire.exchange import App, Message, RawHeaders, Receive, Scope, Send
+from stationmaster.http.wire.exchange import RawHeaders
 
 MIN_BYTES = 1000
 """Below it, the gain is less than a packet."""
@@ -26,51 +26,6 @@ _STREAM = b"text/event-stream"
 _NOT_ELSEWHERE = re.compile(rb"\bno-(?:store|transform)\b", re.IGNORECASE)
 _BARE = frozenset({204, 206, 304})
 _QUALITY = re.compile(rb"[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.I)
-
-
-class Compression:
-    """Around an app whose answers may be large."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] == "http":
-            send = _Answer(send, wanted=wants_gzip(scope["headers"])).send
-        await self._app(scope, receive, send)
-
-
-class _Answer:
-    """One answer. Its head waits for its body only where the body may be compressed."""
-
-    def __init__(self, send: Send, *, wanted: bool) -> None:
-        self._send = send
-        self._wanted = wanted
-        self._head: Message | None = None
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            if not _large_text(message):
-                await self._send(message)
-                return
-            message["headers"] = _varied(message["headers"])
-            if not self._wanted:
-                await self._send(message)
-                return
-            self._head = message
-            return
-        if self._head is None:
-            await self._send(message)
-            return
-        head, self._head = self._head, None
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body") and len(body) >= MIN_BYTES:
-            body = await asyncio.to_thread(_gzip, body) if len(body) >= BIG else _gzip(body)
-            head["headers"] = _encoded(head["headers"], len(body))
-            message["body"] = body
-        await self._send(head)
-        await self._send(message)
 
 
 def wants_gzip(headers: RawHeaders) -> bool:
@@ -90,13 +45,13 @@ def wants_gzip(headers: RawHeaders) -> bool:
     return False
 
 
-def _large_text(head: Message) -> bool:
+def is_large_text(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether an answer is one to compress. What must not be stored may hold a secret.
 
     A secret next to words of its reader's choice shows in how well both compress (BREACH).
     """
     length, kind = 0, b""
-    for name, value in head["headers"]:
+    for name, value in headers:
         match name:
             case b"content-length":
                 length = int(value)
@@ -106,19 +61,19 @@ def _large_text(head: Message) -> bool:
                 return False
             case b"cache-control" if _NOT_ELSEWHERE.search(value):
                 return False
-    if length < MIN_BYTES or head["status"] in _BARE:
+    if length < MIN_BYTES or status in _BARE:
         return False
     return _TEXT.match(kind) is not None and not kind.startswith(_STREAM)
 
 
-def _varied(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+def varied(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers with `Accept-Encoding` in the one `Vary`."""
     vary = [value for name, value in headers if name == b"vary"]
     rest = [header for header in headers if header[0] != b"vary"]
     return [*rest, (b"vary", b", ".join(dict.fromkeys((*vary, b"Accept-Encoding"))))]
 
 
-def _encoded(headers: RawHeaders, length: int) -> RawHeaders:
+def encoded(headers: RawHeaders, length: int) -> RawHeaders:
     """The headers of the compressed answer. It is another sequence of bytes: its tag is weak."""
     kept: RawHeaders = []
     for name, value in headers:
@@ -127,6 +82,11 @@ def _encoded(headers: RawHeaders, length: int) -> RawHeaders:
         elif name != b"content-length":
             kept.append((name, value))
     return [*kept, (b"content-encoding", b"gzip"), (b"content-length", b"%d" % length)]
+
+
+async def compressed(body: bytes) -> bytes:
+    """The body, compressed: in a thread where it is big."""
+    return await asyncio.to_thread(_gzip, body) if len(body) >= BIG else _gzip(body)
 
 
 def _gzip(body: bytes) -> bytes:

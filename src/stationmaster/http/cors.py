@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from stationmaster.http.wire.exchange import RawHeaders, Scope, Send
+from stationmaster.http.wire.exchange import RawHeaders, Scope
 from stationmaster.kernel.errors import Denied
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
@@ -55,13 +55,11 @@ class Cors:
                 return
         raise Denied("Pages of other origins may not use this server.", code="foreign_origin")
 
-    async def preflight(self, scope: Scope, send: Send) -> bool:
-        """Answer a browser's question before a request; False where it is no such question."""
-        if scope.get("method") != "OPTIONS":
-            return False
+    def preflight(self, scope: Scope) -> Headers | None:
+        """The headers that answer a browser's OPTIONS before a request; None where it is none."""
         headers: RawHeaders = scope["headers"]
         if not _one(headers, b"origin") or not _one(headers, b"access-control-request-method"):
-            return False
+            return None
         answer = self.headers(scope)
         if len(answer) > 1:
             answer.append((b"access-control-allow-methods", METHODS))
@@ -69,9 +67,7 @@ class Cors:
             asked = _one(headers, b"access-control-request-headers")
             if len(asked) <= _MAX_REQUESTED and _HEADER_NAMES.fullmatch(asked):
                 answer.append((b"access-control-allow-headers", asked))
-        await send({"type": "http.response.start", "status": 204, "headers": answer})
-        await send({"type": "http.response.body", "body": b""})
-        return True
+        return answer
 
 
 def _one(headers: RawHeaders, wanted: bytes) -> bytes:

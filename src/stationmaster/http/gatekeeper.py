@@ -4,8 +4,6 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-import structlog
-
 from stationmaster.access import ApiKey, Bounds
 from stationmaster.access.keys import DEFAULT_OWNER
 from stationmaster.access.resolver import Reference
@@ -15,6 +13,7 @@ from stationmaster.http.wire.exchange import RawHeaders, Scope
 from stationmaster.kernel import origin
 from stationmaster.kernel.errors import Denied, StationmasterError, Unauthenticated, Unavailable
 from stationmaster.kernel.principal import ALL, Principal
+from stationmaster.telemetry import about
 
 CREDENTIAL_HEADERS = frozenset({b"x-api-key", b"api-key"})
 # All that a worker of a self-hosted environment may ask for; the verbs look whether it is its own.
@@ -86,7 +85,7 @@ class Gatekeeper:
             _keep_to_work(scope)
         if principal.networks:
             principal.require_address((scope.get("client") or (None,))[0])
-        structlog.contextvars.bind_contextvars(principal=principal.id)
+        about.add("principal", principal.id)
         origin.identify(principal)
         return principal
 
@@ -109,7 +108,7 @@ class Gatekeeper:
         principal = await self._services.resolver.resolve(credential(scope["headers"]))
         if principal.kind != "run":
             raise Unauthenticated("Only a run's token is valid here.", code="invalid_api_key")
-        structlog.contextvars.bind_contextvars(principal=principal.id)
+        about.add("principal", principal.id)
         origin.identify(principal)
         return principal
 

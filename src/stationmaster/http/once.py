@@ -101,12 +101,14 @@ class Once:
             options.max_file_size + FORM_BYTES,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or answer it with what it was answered before."""
         keys = _keys(scope)
         if not keys or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._answer(keys, scope, receive, send)
+
+    async def _answer(self, keys: list[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             try:
                 found, body = await self._enter(stack, keys, scope, receive)

@@ -1,5 +1,7 @@
 """The door of a server that takes one job and ends."""
 
+from collections.abc import Awaitable
+
 from stationmaster.http import problems
 from stationmaster.http.wire.exchange import App, Message, Receive, Scope, Send, request_id_of
 from stationmaster.kernel.errors import Exhausted
@@ -22,11 +24,12 @@ class OneJobDoor:
         self._app = app
         self._job = job
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it."""
-        if not _begins(scope):
-            await self._app(scope, receive, send)
-            return
+        enter = self._enter if _begins(scope) else self._app
+        return enter(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not await self._job.enter():
             error = Exhausted(
                 "This server has its one job.", code="replica_busy", retry_after=RETRY_S

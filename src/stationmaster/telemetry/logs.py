@@ -1,8 +1,9 @@
 """Log lines: one JSON object a line on stderr, from our own loggers and everyone else's.
 
 A line is a sentence plus fields: `log.info("A run has ended.", run_id=…, outcome=…)`. What holds
-for a whole request or run is bound once with `structlog.contextvars.bound_contextvars(...)`, under
-the names `request_id`, `run_id` and `principal` (its id), and appears on every line below it.
+for a whole run is bound once with `structlog.contextvars.bound_contextvars(...)`, what holds for a
+whole request is said in `about`; under the names `request_id`, `run_id` and `principal` (its id) it
+appears on every line below it.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, TextIO
@@ -21,6 +23,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from stationmaster.telemetry import about
 from stationmaster.telemetry.redaction import Redactor
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -64,7 +67,7 @@ def configure_logging(
     would log the data they carry only warnings.
     """
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        about.merge,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -74,8 +77,13 @@ def configure_logging(
     render = _render(log_format)
     traced = structlog.processors.format_exc_info
     handler.setFormatter(_Formatter([traced, _tidy, *render], shared, redactor))
+    processors = [about.merge, _own, *render]
+    if log_format == "json":
+        _ways[:] = [_Way(processors, _number(level), handler, redactor)]
+    else:
+        _ways.clear()
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, _own, *render],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
         logger_factory=lambda name="stationmaster": _Line(name, handler, redactor),
         cache_logger_on_first_use=False,
@@ -161,14 +169,17 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """One line of ASCII, so that no control character gets through."""
-    if _PLAIN.issuperset(map(type, event.values())):
-        try:
-            line = _encode_plain(event)
-        except (ValueError, OverflowError):  # half a surrogate, a number of many digits
-            return _encode_any(event)
-        if line.isascii() and _DELETE not in line:
-            return line.decode()
-    return _encode_any(event)
+    line = _plain_line(event) if _PLAIN.issuperset(map(type, event.values())) else None
+    return _encode_any(event) if line is None else line
+
+
+def _plain_line(fields: object) -> str | None:
+    """The fields on one line; None where that is not plain ASCII."""
+    try:
+        line = _encode_plain(fields)
+    except (ValueError, OverflowError):  # half a surrogate, a number of many digits
+        return None
+    return line.decode() if line.isascii() and _DELETE not in line else None
 
 
 def _bounded(value: Any) -> Any:
@@ -252,6 +263,95 @@ class _Line:
 
     debug = info = write_soon
     warning = error = critical = write
+
+
+class _Answered(msgspec.Struct, omit_defaults=True):
+    """A request's line, its fields in the order of every other line's."""
+
+    timestamp: str
+    level: str
+    message: str
+    module: str
+    method: str
+    path: str
+    endpoint: str
+    status_code: int
+    duration_ms: float
+    request_id: str = ""
+    client_request_id: str = ""
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Past structlog, for as long as its processors are these."""
+
+    processors: list[Processor]
+    level: int
+    handler: _Handler
+    redactor: Redactor
+
+
+_ways: list[_Way] = []  # the one that is configured, where lines are JSON
+
+
+class RequestLog:
+    """Writes the line that there is for every request.
+
+    It is the line that `structlog` makes of the same fields, in a fifth of the time. Where lines
+    are for people, or somebody listens instead, `structlog` does make it.
+    """
+
+    def __init__(self, module: str) -> None:
+        """`module` is the logger's name."""
+        self._module = module
+        self._log = structlog.get_logger(module).bind()  # once: each look for it makes two objects
+
+    def tell(
+        self,
+        message: str,
+        *,
+        quiet: bool,
+        method: str,
+        path: str,
+        endpoint: str,
+        status_code: int,
+        duration_ms: float,
+    ) -> None:
+        """Write one line, at debug level where it is `quiet`."""
+        way = _ways[0] if _ways else None
+        if way is not None and way.processors and way.processors[-1] is _json:
+            if way.level > (logging.DEBUG if quiet else logging.INFO):
+                return
+            said = about.fields()
+            line = _plain_line(
+                _Answered(
+                    _now(),
+                    "debug" if quiet else "info",
+                    message,
+                    self._module,
+                    method,
+                    path,
+                    endpoint,
+                    status_code,
+                    duration_ms,
+                    **said,
+                )
+            )
+            if line is not None:
+                # What is not ours is the path and the client's own id.
+                if path != endpoint or "client_request_id" in said:
+                    line = way.redactor.scrub(line)
+                way.handler.put_soon(line)
+                return
+        (self._log.debug if quiet else self._log.info)(
+            message,
+            method=method,
+            path=path,
+            endpoint=endpoint,
+            status_code=status_code,
+            duration_ms=duration_ms,
+        )
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stationmaster.http.compression import BIG, MIN_BYTES, Compression, wants_gzip
+from stationmaster.http.answer import Answer
+from stationmaster.http.compression import BIG, MIN_BYTES, wants_gzip
 
 JSON = (b"content-type", b"application/json")
 LONG = b'{"text":"' + b"pear " * 400 + b'"}'
@@ -40,7 +41,6 @@ async def answered(
     status: int = 200,
     accept: bytes | None = b"gzip",
     length: int | None = None,
-    kind: str = "http",
 ) -> Client:
     size = sum(map(len, pieces)) if length is None else length
     head = [*headers, (b"content-length", b"%d" % size)] if size >= 0 else list(headers)
@@ -53,7 +53,7 @@ async def answered(
 
     client = Client()
     asked = [] if accept is None else [(b"accept-encoding", accept)]
-    await Compression(app)({"type": kind, "headers": asked}, client.receive, client.send)
+    await app({}, client.receive, Answer(client.send, gzip=wants_gzip(asked)))
     return client
 
 

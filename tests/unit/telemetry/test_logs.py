@@ -9,7 +9,7 @@ import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from stationmaster.telemetry import Redactor, configure_logging
+from stationmaster.telemetry import Redactor, RequestLog, about, configure_logging
 from stationmaster.telemetry.logs import Level
 
 SECRET = "canary-0123456789"
@@ -87,6 +87,31 @@ def test_configuring_again_replaces_and_does_not_double() -> None:
     logging.getLogger("stationmaster").info("Once.")
     assert first.getvalue() == ""
     assert len(second.records()) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/x", f"/{SECRET}", "/ä\x7f", "/\ud800"])
+@pytest.mark.parametrize("said", [{}, {"client_request_id": SECRET, "principal": "key_1"}])
+def test_a_requests_line_is_what_structlog_writes_of_its_fields(
+    path: str, said: dict[str, str]
+) -> None:
+    output = configure()
+    fields: Any = {
+        "method": "GET",
+        "path": path,
+        "endpoint": "/v1/x",
+        "status_code": 200,
+        "duration_ms": 1.5,
+    }
+    token = about.begin({"request_id": "req_1", **said})
+    RequestLog("stationmaster.x").tell("Answered.", quiet=False, **fields)
+    RequestLog("stationmaster.x").tell("Not told.", quiet=True, **fields)
+    structlog.get_logger("stationmaster.x").info("Answered.", **fields)
+    about.end(token)
+    ours, theirs = output.records()
+    assert ours.pop("timestamp") <= theirs.pop("timestamp")
+    assert list(ours.items()) == list(theirs.items())
+    assert ours["request_id"] == "req_1"
+    assert SECRET not in output.getvalue()
 
 
 class Holder:

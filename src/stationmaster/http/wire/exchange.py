@@ -1,6 +1,7 @@
 """One request and its answer on plain ASGI: the body within bounds, a stream kept alive."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -22,11 +23,44 @@ EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 ARRIVED = "arrived"
 """Set in a request's state where its whole body is there: no `receive` has to wait for it."""
 
+WRITE = "write"
+"""Where a request's state may have a `Write`."""
+
+Write = Callable[[int, RawHeaders, bytes], bool]
+"""Writes a whole answer at once: its status, its headers, which tell its length, and its body.
+
+False where that cannot be: then nothing is written, and it is to be sent message by message.
+"""
+
 _OK = 200
 
 
 class RequestGoneError(Exception):
     """The client went away before its request was complete."""
+
+
+class WholeSend:
+    """A `send` that takes a whole answer at once, too."""
+
+    __slots__ = ()
+
+    async def __call__(self, message: Message) -> None:
+        """See ASGI."""
+        raise NotImplementedError
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send a whole answer. `headers` tell no length."""
+        raise NotImplementedError
+
+
+async def send_whole(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    """Send a whole answer, in one where `send` can. `headers` tell no length."""
+    if isinstance(send, WholeSend):
+        await send.whole(status, headers, body)
+        return
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def request_id_of(scope: Scope) -> str:
@@ -85,9 +119,8 @@ class Exchange:
         """`keepalive` is in seconds; `ping` is what says nothing in the stream's format."""
         self._ping_frame = ping
         self._send = send
-        self._request_id = request_id.encode()
+        self._request_id = request_id
         self._keepalive = keepalive
-        self._loop = asyncio.get_running_loop()
         self._may_ping: Callable[[], bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
@@ -97,9 +130,10 @@ class Exchange:
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Answer with a body of known length."""
-        await self.quiet()
-        await self._head(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self._send({"type": "http.response.body", "body": body})
+        if self._timer is not None or self._ping is not None:
+            await self.quiet()
+        self.started = True
+        await send_whole(self._send, status, self._with_id(headers), body)
 
     async def begin(self, headers: RawHeaders) -> None:
         """Send the head of a stream, unless a ping already did."""
@@ -117,7 +151,7 @@ class Exchange:
         self._busy = True
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         self._busy = False
-        self._last = self._loop.time()
+        self._last = time.monotonic()
 
     async def end(self, last: bytes = b"") -> None:
         """End the stream."""
@@ -127,7 +161,8 @@ class Exchange:
     def keep_alive(self, may_ping: Callable[[], bool]) -> None:
         """Ping from now on, whenever `keepalive` seconds pass without a write."""
         self._may_ping = may_ping
-        self._last = self._loop.time()
+        self._last = time.monotonic()
+        self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._keepalive, self._due)
 
     async def quiet(self) -> None:
@@ -145,7 +180,7 @@ class Exchange:
         await self.quiet()
 
     def _due(self) -> None:
-        left = self._last + self._keepalive - self._loop.time()
+        left = self._last + self._keepalive - time.monotonic()
         if left <= 0:
             left = self._keepalive
             idle = not self._busy and (self._ping is None or self._ping.done())
@@ -159,7 +194,7 @@ class Exchange:
         await self._send(
             {"type": "http.response.body", "body": self._ping_frame, "more_body": True}
         )
-        self._last = self._loop.time()
+        self._last = time.monotonic()
 
     async def _ping_over(self) -> None:
         ping, self._ping = self._ping, None
@@ -168,8 +203,13 @@ class Exchange:
 
     async def _head(self, status: int, headers: RawHeaders) -> None:
         self.started = True
-        names = {name for name, _ in headers}
-        if b"request-id" not in names:
-            headers.append((b"request-id", self._request_id))
-        headers.append((b"x-request-id", self._request_id))
+        headers = self._with_id(headers)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _with_id(self, headers: RawHeaders) -> RawHeaders:
+        if isinstance(self._send, WholeSend):
+            return headers  # it is added there
+        request_id = self._request_id.encode()
+        if not any(name == b"request-id" for name, _ in headers):
+            headers = [*headers, (b"request-id", request_id)]
+        return [*headers, (b"x-request-id", request_id)]
