@@ -236,6 +236,8 @@ def _apply(connection: Connection, write: _Write, *, first: bool, last: bool) ->
         if not first:  # before it there is nothing that must stay when it fails
             transaction.command("SAVEPOINT verb")
         write.result = write.verb(transaction)
+        if not first:  # not left to COMMIT: each page is checked against every open savepoint
+            transaction.command("RELEASE verb")
     except Exception as error:
         # SQLite may give up the whole transaction, not just the verb.
         if (first and last) or not transaction.driver.in_transaction:
@@ -245,9 +247,9 @@ def _apply(connection: Connection, write: _Write, *, first: bool, last: bool) ->
             transaction.command("BEGIN IMMEDIATE")
         else:
             transaction.command("ROLLBACK TO verb")
+            transaction.command("RELEASE verb")
         write.error = translate(error)
         return
-    # The savepoint stays: what it is good for ends with the next one, and all of them with COMMIT.
     write.callbacks = transaction.callbacks
 
 
