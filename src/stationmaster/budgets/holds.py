@@ -6,7 +6,6 @@ same for everybody: no two batches can deadlock. Each call is then decided for i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, insert, select, update
@@ -18,6 +17,7 @@ from stationmaster.budgets.tables import budget_periods, budgets, holds
 from stationmaster.kernel.clock import Millis
 from stationmaster.kernel.money import MicroDollars
 from stationmaster.storage import Prepared, Transaction, among, given, spread, spread_out
+from stationmaster.storage.prepared import Row
 
 _LOCK = Prepared(
     select(
@@ -134,14 +134,16 @@ def place(
         mine = [
             account
             for subject in subjects
-            for account in accounts.get(subject, ())
+            if subject in accounts
+            for account in accounts[subject]
             if account.organization_id == request.context.owner.organization_id
         ]
-        tightest = _tightest(mine, request)
+        tightest = _tightest(mine, request) if mine else None
         if tightest is None:
             for account in mine:
-                account.held += account.needed(request)
-                account.raised += account.needed(request)
+                needed = account.needed(request)
+                account.held += needed
+                account.raised += needed
             placed.append((request, mine))
             answers.append(Reserved(request.amount))
             continue
@@ -201,34 +203,30 @@ def _write(
     if raised:
         tx.run_many(_RAISE, [{"of": budget_id, "more": more} for budget_id, more in raised])
     if lines:
-        tx.run_many(_INSERT, lines)
+        tx.insert(_INSERT, lines)
 
 
-def _line(
-    request: Request, accounts: Sequence[Account], instance_id: str, now: Millis
-) -> dict[str, Any]:
+def _line(request: Request, accounts: Sequence[Account], instance_id: str, now: Millis) -> Row:
+    """In the order of the table's columns."""
     context = request.context
-    return {
-        "call_id": context.call_id,
-        "organization_id": context.owner.organization_id,
-        "project_id": context.owner.project_id,
-        "key_id": context.key_id,
-        "user_id": context.user_id,
-        "run_id": context.run_id,
-        "session_id": context.session_id,
-        "tags": list(context.tags) or None,
-        "provider": context.provider,
-        "model": context.model,
-        "amount": request.amount,
-        "tokens": request.tokens,
-        "charges": [_charge(account) for account in accounts],
-        "instance_id": request.holder or instance_id,
-        "created_at": now,
-    }
-
-
-def _charge(account: Account) -> Charge:
-    return account.id, account.start, account.unit
+    charges: list[Charge] = [(account.id, account.start, account.unit) for account in accounts]
+    return (
+        context.call_id,
+        context.owner.organization_id,
+        context.owner.project_id,
+        context.key_id,
+        context.user_id,
+        context.run_id,
+        context.session_id,
+        list(context.tags) or None,
+        context.provider,
+        context.model,
+        request.amount,
+        request.tokens,
+        charges,
+        request.holder or instance_id,
+        now,
+    )
 
 
 def _lock(

@@ -1,7 +1,6 @@
 """Settling holds: a batch of calls becomes lines of the ledger, in one transaction."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -71,7 +70,7 @@ def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | N
         return []
     taken = {row[0]: row for row in tx.run(_TAKE, {"calls": [e.context.call_id for e in entries]})}
     settled: list[bool] = []
-    lines: list[dict[str, Any]] = []
+    lines: list[Row] = []
     shifts: dict[tuple[str, Millis], tuple[int, int]] = {}
     for entry in entries:
         row = taken.pop(entry.context.call_id, None)
@@ -91,7 +90,7 @@ def settle(tx: Transaction, entries: Sequence[LedgerEntry], events: EventLog | N
 
 def _write(
     tx: Transaction,
-    lines: Sequence[dict[str, Any]],
+    lines: Sequence[Row],
     shifts: dict[tuple[str, Millis], tuple[int, int]],
     events: EventLog | None,
 ) -> None:
@@ -114,40 +113,41 @@ def _write(
 
 def _insert_and_shift(
     tx: Transaction,
-    lines: Sequence[dict[str, Any]],
+    lines: Sequence[Row],
     shifts: dict[tuple[str, Millis], tuple[int, int]],
 ) -> list[Row]:
     """Write the lines; return the budgets that were shifted in their present period."""
     rows = [(*where, *by) for where, by in sorted(shifts.items())]
     if tx.dialect == "postgresql":
         return tx.run(_INSERT_AND_SHIFT, {"shifts": rows, **spread_out(ledger.columns, lines)})
-    tx.run_many(_INSERT, lines)
-    tx.run_many(_INSERT_NEWS, [{"call_id": line["call_id"]} for line in lines])
+    tx.insert(_INSERT, lines)
+    tx.insert(_INSERT_NEWS, [line[:1] for line in lines])  # the call's id
     return tx.run(_SHIFT, {"shifts": rows}) if rows else []
 
 
-def _line(entry: LedgerEntry, charges: list[Charge]) -> dict[str, Any]:
+def _line(entry: LedgerEntry, charges: list[Charge]) -> Row:
+    """In the order of the table's columns."""
     context, usage = entry.context, entry.usage
-    return {
-        "call_id": context.call_id,
-        "at": entry.at,
-        "organization_id": context.owner.organization_id,
-        "project_id": context.owner.project_id,
-        "key_id": context.key_id,
-        "user_id": context.user_id,
-        "run_id": context.run_id,
-        "session_id": context.session_id,
-        "tags": list(context.tags) or None,
-        "provider": context.provider,
-        "model": context.model,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "tokens": entry.tokens,
-        "cost": entry.cost,
-        "outcome": entry.outcome,
-        "duration_ms": entry.duration_ms,
-        "charges": charges or None,
-    }
+    return (
+        context.call_id,
+        entry.at,
+        context.owner.organization_id,
+        context.owner.project_id,
+        context.key_id,
+        context.user_id,
+        context.run_id,
+        context.session_id,
+        list(context.tags) or None,
+        context.provider,
+        context.model,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
+        usage.cache_read_tokens,
+        entry.tokens,
+        entry.cost,
+        entry.outcome,
+        entry.duration_ms,
+        charges or None,
+    )

@@ -53,6 +53,11 @@ class Transaction:
         """Run a prepared statement once for each set of parameters. It returns no rows."""
         self._connection.execute(statement.statement, parameters)
 
+    def insert(self, statement: Prepared, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a prepared INSERT of whole rows: each of all the table's columns, in their order."""
+        names = statement.columns
+        self.run_many(statement, [dict(zip(names, row, strict=True)) for row in rows])
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the transaction is durable."""
         self.callbacks.append(callback)

@@ -24,6 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
+from stationmaster.storage.prepared import Row
 from stationmaster.storage.schema import Json
 
 
@@ -115,11 +116,9 @@ def spread(columns: Iterable[Column[Any]]) -> TableValuedAlias:
     return func.unnest(*given).table_valued(*of).render_derived()
 
 
-def spread_out(
-    columns: Iterable[Column[Any]], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, list[Any]]:
-    """The parameters of `spread` for these rows, each of which has a value for every column."""
-    return {_of(each.name): [row[each.name] for row in rows] for each in columns}
+def spread_out(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The parameters of `spread` for these rows: a value for every column, in their order."""
+    return {_of(each.name): [row[at] for row in rows] for at, each in enumerate(columns)}
 
 
 def _of(name: str) -> str:

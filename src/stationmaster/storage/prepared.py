@@ -6,6 +6,7 @@ run it: with a few of them in every model call, that is most of what a call cost
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Dialect, Insert
@@ -27,7 +28,7 @@ class Compiled:
     going: tuple[tuple[int, _Processor], ...]
     coming: tuple[tuple[int, _Processor], ...]
     constants: Mapping[str, Any]  # what the statement itself says, or the dialect adds to it
-    row: str | None  # of an INSERT that does nothing else: its row of parameters, the SQL's end
+    row: str | None  # of an INSERT of whole rows: its row of parameters, the end of its SQL
 
     def bind(self, values: Mapping[str, Any]) -> Row:
         """The parameters in their order, as the driver takes them."""
@@ -36,9 +37,16 @@ class Compiled:
         row = [values[name] for name in self.parameters]
         return _changed(row, self.going)
 
-    def inserting(self, rows: int) -> str:
-        """The SQL of an INSERT of one row, as one of so many."""
-        return self.sql + f", {self.row}" * (rows - 1)
+    def of_many(self, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+        """An INSERT of one row as one of these: its SQL and parameters, as the driver takes them.
+
+        Each row has all columns, in their order, as they are before they go in.
+        """
+        width = len(self.parameters)
+        cells = list(chain.from_iterable(rows))
+        for at, process in self.going:
+            cells[at::width] = [process(cell) for cell in cells[at::width]]
+        return self.sql + f", {self.row}" * (len(rows) - 1), cells
 
     def read(self, row: Row) -> Row:
         """A row of the driver's as the columns' types mean it."""
@@ -66,6 +74,12 @@ class Prepared:
         self.statement = statement
         self._compiled: dict[str, Compiled] = {}
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """Of an INSERT, those of its table."""
+        assert isinstance(self.statement, Insert)
+        return self.statement.table.columns.keys()
+
     def compiled(self, dialect: Dialect) -> Compiled:
         """For a dialect with positional parameters."""
         found = self._compiled.get(dialect.name)
@@ -77,6 +91,11 @@ class Prepared:
         compiled: Any = self.statement.compile(dialect=dialect)
         sql = str(compiled)
         row = f"({', '.join('?' * len(compiled.positiontup))})"
+        whole = (
+            isinstance(self.statement, Insert)
+            and compiled.positiontup == list(self.columns)
+            and sql.endswith(f"VALUES {row}")
+        )
         return Compiled(
             sql=sql,
             parameters=tuple(compiled.positiontup),
@@ -93,7 +112,5 @@ class Prepared:
                 for name in compiled.positiontup
                 if not compiled.binds[name].required
             },
-            row=row
-            if isinstance(self.statement, Insert) and sql.endswith(f"VALUES {row}")
-            else None,
+            row=row if whole else None,
         )

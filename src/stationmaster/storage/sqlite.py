@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -208,16 +207,25 @@ class _Transaction(Transaction):
     def run_many(self, statement: Prepared, parameters: Sequence[Mapping[str, Any]]) -> None:
         """See `Transaction.run_many`."""
         compiled = statement.compiled(self._dialect)
-        bound = [compiled.bind(each) for each in parameters]
-        # The driver gives up the interpreter for each row: the fewer statements, the less often
-        # does this thread wait to get it back.
-        at_once = 1 if compiled.row is None else ROWS_AT_ONCE
-        for at in range(0, len(bound), at_once):
-            rows = bound[at : at + at_once]
-            sql = compiled.sql if len(rows) == 1 else compiled.inserting(len(rows))
-            self.command(sql, tuple(chain.from_iterable(rows)))
+        if compiled.row is not None:
+            self.insert(
+                statement, [[each[name] for name in compiled.parameters] for each in parameters]
+            )
+            return
+        try:
+            self.driver.executemany(compiled.sql, [compiled.bind(each) for each in parameters])
+        except sqlite3.Error as error:
+            raise self._wrapped(compiled.sql, error) from error
 
-    def command(self, sql: str, parameters: Row = ()) -> sqlite3.Cursor:
+    def insert(self, statement: Prepared, rows: Sequence[Sequence[Any]]) -> None:
+        """See `Transaction.insert`."""
+        compiled = statement.compiled(self._dialect)
+        assert compiled.row is not None
+        # The driver gives up the interpreter for each statement, and then waits to get it back.
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            self.command(*compiled.of_many(rows[at : at + ROWS_AT_ONCE]))
+
+    def command(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run SQL as it is. What fails, fails as with SQLAlchemy."""
         try:
             cursor: sqlite3.Cursor = self.driver.execute(sql, parameters)

@@ -101,7 +101,7 @@ async def test_rows_that_are_spread_go_in_as_they_are(postgres: Database) -> Non
 
     def verb(tx: Transaction) -> list[Any]:
         for some in ([], rows[:1], rows[1:]):
-            tx.run(FILL, spread_out(SHELF.columns, some))
+            tx.run(FILL, spread_out(SHELF.columns, [tuple(row.values()) for row in some]))
         return [dict(row._mapping) for row in tx.execute(select(SHELF))]
 
     assert await postgres.write(verb) == rows
@@ -111,7 +111,7 @@ async def test_rows_that_are_spread_go_in_as_they_are(postgres: Database) -> Non
 async def test_what_does_not_fit_is_refused_not_cut(
     postgres: Database, name: str, error: type[Exception]
 ) -> None:
-    row = {"name": name, "number": 1, "inside": None}
+    row = (name, 1, None)
     with pytest.raises(error):
         await postgres.write(lambda tx: tx.run(FILL, spread_out(SHELF.columns, [row])))
     assert await postgres.read(lambda tx: tx.execute(select(SHELF)).all()) == []
