@@ -136,7 +136,9 @@ class Answer(WholeSend):
         state = self._state
         if state is None:
             return given
-        headers, named = list(given), dict(given)
+        named = dict(given)
+        standing = state.get(STANDING)
+        headers = list(given) if standing is None else with_standing(given, standing)
         request_id = state["request_id"].encode()
         if b"request-id" not in named:
             headers.append((b"request-id", request_id))
@@ -146,8 +148,7 @@ class Answer(WholeSend):
             headers += SECURITY_HEADERS
         else:
             headers += [header for header in SECURITY_HEADERS if header[0] not in named]
-        standing = state.get(STANDING)
-        return headers if standing is None else with_standing(headers, standing)
+        return headers
 
 
 def _merged(given: RawHeaders, added: RawHeaders) -> RawHeaders:

@@ -15,7 +15,8 @@ from stationmaster.kernel.errors import Denied, StationmasterError, Unauthentica
 from stationmaster.kernel.principal import ALL, Principal
 from stationmaster.telemetry import about
 
-CREDENTIAL_HEADERS = frozenset({b"x-api-key", b"api-key"})
+_AUTHORIZATION = b"authorization"
+CREDENTIAL_HEADERS = frozenset({_AUTHORIZATION, b"x-api-key", b"api-key"})
 # All that a worker of a self-hosted environment may ask for; the verbs look whether it is its own.
 _OF_WORKERS = (
     ("GET", re.compile(r"/v1/environments/[^/]+/work(/poll|/stats)?")),
@@ -32,21 +33,25 @@ def credential(headers: RawHeaders) -> str | None:
     Raises `Unauthenticated` where they hold two different ones: whichever were taken, some other
     part of a deployment might have taken the other.
     """
-    found = set()
+    found: str | None = None
+    conflicting = False
     for name, value in headers:
+        if name not in CREDENTIAL_HEADERS:
+            continue
         text = value.decode("latin-1").strip()
-        if name == b"authorization" and text:
-            scheme, _, secret = text.partition(" ")
-            if scheme.lower() != "bearer" or not secret.strip():
+        if name == _AUTHORIZATION and text:
+            scheme, _, text = text.partition(" ")
+            text = text.strip()
+            if scheme.lower() != "bearer" or not text:
                 raise Unauthenticated("The Authorization header must be `Bearer` and a key.")
-            found.add(secret.strip())
-        elif name in CREDENTIAL_HEADERS and text:
-            found.add(text)
-    if len(found) > 1:
+        if text:
+            conflicting = conflicting or (found is not None and found != text)
+            found = text
+    if conflicting:
         raise Unauthenticated(
             "The request carries two different credentials.", code="conflicting_credentials"
         )
-    return found.pop() if found else None
+    return found
 
 
 class Gatekeeper:
@@ -57,13 +62,24 @@ class Gatekeeper:
         self._standing_in: Principal | None = None
 
     async def __call__(self, scope: Scope) -> Principal:
-        """Who asks. Raises `Unauthenticated`, `Denied` or `Unavailable`."""
-        headers: RawHeaders = scope["headers"]
-        if self._services.options.api_key_enabled:
-            principal = await self._resolve(credential(headers), address_of(scope))
-        else:
-            _refuse_foreign_pages(headers, anywhere=self._services.options.keyless_anywhere)
-            principal = await self._without_key(headers)
+        """Who asks. Raises `Unauthenticated`, `Denied` or `Unavailable`.
+
+        An address that sent too many bad credentials is not looked at.
+        """
+        services, headers = self._services, scope["headers"]
+        if not services.options.api_key_enabled:
+            _refuse_foreign_pages(headers, anywhere=services.options.keyless_anywhere)
+            return self._let_in(await self._without_key(headers), scope)
+        secret, address, failures = credential(headers), address_of(scope), services.failures
+        if secret is not None:
+            failures.check(address, secret)
+        try:
+            principal = await services.resolver.resolve(secret)
+        except Unauthenticated as error:
+            if secret is not None and error.error_code in {"invalid_api_key", "invalid_token"}:
+                failures.count(address, secret)
+            raise
+        failures.trust(secret)
         return self._let_in(principal, scope)
 
     async def take_ticket(self, scope: Scope, ticket: str) -> Reference:
@@ -87,20 +103,6 @@ class Gatekeeper:
             principal.require_address((scope.get("client") or (None,))[0])
         about.add("principal", principal.id)
         origin.identify(principal)
-        return principal
-
-    async def _resolve(self, secret: str | None, address: str | None) -> Principal:
-        """Whose credential it is. An address that sent too many bad ones is not looked at."""
-        failures = self._services.failures
-        if secret is not None:
-            failures.check(address, secret)
-        try:
-            principal = await self._services.resolver.resolve(secret)
-        except Unauthenticated as error:
-            if secret is not None and error.error_code in {"invalid_api_key", "invalid_token"}:
-                failures.count(address, secret)
-            raise
-        failures.trust(secret)
         return principal
 
     async def run_only(self, scope: Scope) -> Principal:

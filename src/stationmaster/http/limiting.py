@@ -90,22 +90,13 @@ def note(scope: Scope, standing: Standing) -> None:
 # --- headers ----------------------------------------------------------------------------------
 
 _PREFIXES = (b"anthropic-ratelimit-", b"x-ratelimit-")
-_WORDS = ("limit", "remaining", "reset")
-_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
-_PLAIN = tuple(f"x-ratelimit-{word}".encode() for word in _WORDS)
-_OPENAI = {
-    unit: tuple(f"x-ratelimit-{word}-{unit}".encode() for word in _WORDS) for unit in _UNITS[:2]
-}
-_ANTHROPIC = {
-    unit: tuple(f"anthropic-ratelimit-{unit}-{word}".encode() for word in _WORDS) for unit in _UNITS
-}
 
 
 def with_standing(headers: RawHeaders, standing: Standing) -> RawHeaders:
     """The headers of an answer with ours; those of a provider tell of its limits, not of ours."""
     ours = headers_of(standing)
     if not ours:
-        return headers
+        return list(headers)
     return [header for header in headers if not header[0].startswith(_PREFIXES)] + ours
 
 
@@ -115,19 +106,42 @@ def headers_of(standing: Standing) -> RawHeaders:
     found: RawHeaders = []
     if requests is not None:
         limit, remaining, wait, moment = _told(requests)
-        reset = b"%d" % -(-requests.reset // 1000)
-        found += zip(_PLAIN, (limit, remaining, reset), strict=True)
-        found += zip(_OPENAI["requests"], (limit, remaining, wait), strict=True)
-        found += zip(_ANTHROPIC["requests"], (limit, remaining, moment), strict=True)
+        found += (
+            (b"x-ratelimit-limit", limit),
+            (b"x-ratelimit-remaining", remaining),
+            (b"x-ratelimit-reset", b"%d" % -(-requests.reset // 1000)),
+            (b"x-ratelimit-limit-requests", limit),
+            (b"x-ratelimit-remaining-requests", remaining),
+            (b"x-ratelimit-reset-requests", wait),
+            (b"anthropic-ratelimit-requests-limit", limit),
+            (b"anthropic-ratelimit-requests-remaining", remaining),
+            (b"anthropic-ratelimit-requests-reset", moment),
+        )
     tightest = _tightest(input_tokens, output_tokens)
     if tightest is not None:
         limit, remaining, wait, moment = _told(tightest)
-        found += zip(_OPENAI["tokens"], (limit, remaining, wait), strict=True)
-        found += zip(_ANTHROPIC["tokens"], (limit, remaining, moment), strict=True)
-    for unit, quota in (("input-tokens", input_tokens), ("output-tokens", output_tokens)):
-        if quota is not None:
-            limit, remaining, _, moment = _told(quota)
-            found += zip(_ANTHROPIC[unit], (limit, remaining, moment), strict=True)
+        found += (
+            (b"x-ratelimit-limit-tokens", limit),
+            (b"x-ratelimit-remaining-tokens", remaining),
+            (b"x-ratelimit-reset-tokens", wait),
+            (b"anthropic-ratelimit-tokens-limit", limit),
+            (b"anthropic-ratelimit-tokens-remaining", remaining),
+            (b"anthropic-ratelimit-tokens-reset", moment),
+        )
+    if input_tokens is not None:
+        limit, remaining, _, moment = _told(input_tokens)
+        found += (
+            (b"anthropic-ratelimit-input-tokens-limit", limit),
+            (b"anthropic-ratelimit-input-tokens-remaining", remaining),
+            (b"anthropic-ratelimit-input-tokens-reset", moment),
+        )
+    if output_tokens is not None:
+        limit, remaining, _, moment = _told(output_tokens)
+        found += (
+            (b"anthropic-ratelimit-output-tokens-limit", limit),
+            (b"anthropic-ratelimit-output-tokens-remaining", remaining),
+            (b"anthropic-ratelimit-output-tokens-reset", moment),
+        )
     return found
 
 

@@ -79,7 +79,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: floa
             raise _too_large(limit)
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             raise Invalid("A compressed request body is not accepted.")
-    if scope.get("state", {}).get(ARRIVED):
+    if "state" in scope and scope["state"].get(ARRIVED):
         return await _read(receive, limit)
     try:
         async with asyncio.timeout(seconds):
@@ -127,13 +127,18 @@ class Exchange:
         self._busy = False
         self._last = 0.0
         self.started = False
+        self.pings = False
+        """Whether it was kept alive: then it must be dropped."""
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Answer with a body of known length."""
-        if self._timer is not None or self._ping is not None:
+        if self.pings:
             await self.quiet()
         self.started = True
-        await send_whole(self._send, status, self._with_id(headers), body)
+        if isinstance(self._send, WholeSend):
+            await self._send.whole(status, headers, body)
+        else:
+            await send_whole(self._send, status, self._with_id(headers), body)
 
     async def begin(self, headers: RawHeaders) -> None:
         """Send the head of a stream, unless a ping already did."""
@@ -160,7 +165,7 @@ class Exchange:
 
     def keep_alive(self, may_ping: Callable[[], bool]) -> None:
         """Ping from now on, whenever `keepalive` seconds pass without a write."""
-        self._may_ping = may_ping
+        self.pings, self._may_ping = True, may_ping
         self._last = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._keepalive, self._due)

@@ -4,6 +4,7 @@ Everything that a path answers has the shape of its vendor, errors of every kind
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import lru_cache
@@ -76,6 +77,7 @@ class ModelApp:
         self._agents = agents
         self._keepalive = keepalive
         self._max_body = max_body
+        self._clients = _Clients()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. The path is the whole one, wherever the app is mounted."""
@@ -100,7 +102,8 @@ class ModelApp:
             log.exception("A model call failed in this server.", request_id=request_id)
             await _refuse(known, exchange, error, request_id)
         finally:
-            await exchange.drop()
+            if exchange.pings:
+                await exchange.drop()
 
     async def _answer(
         self, face: Face, scope: Scope, receive: Receive, exchange: Exchange, request_id: str
@@ -111,8 +114,7 @@ class ModelApp:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ]
         query = scope["query_string"].decode("latin-1")
-        client = _Client(receive)
-        async with client:
+        async with _Client(receive, self._clients):
             if face.counts:
                 if face.operation == "responses" and self._responses is not None:
                     raw = (await remember(principal, raw, self._responses)).raw
@@ -179,19 +181,20 @@ class _Client:
     from `WATCH_AFTER` on: most of what ends sooner would end before the question did.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, clients: "_Clients") -> None:
         self._receive = receive
+        self._clients = clients
         self._gone = False
         self._over = False
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         self._work = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+        self._clients.add(self)
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
         self._over = True
-        self._timer.cancel()
+        self._clients.remove(self)
         if self._watch is None:
             return False
         self._watch.cancel()
@@ -203,7 +206,7 @@ class _Client:
         self._work.uncancel()
         return kind is asyncio.CancelledError
 
-    def _begin(self) -> None:
+    def watch(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._until_gone())
         self._watch.add_done_callback(self._stop)
 
@@ -215,6 +218,36 @@ class _Client:
         if not self._over and not watch.cancelled() and self._work is not None:
             self._gone = True
             self._work.cancel()
+
+
+class _Clients:
+    """Those whose calls are younger than `WATCH_AFTER`. There is one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._since: dict[_Client, float] = {}  # in the order of their coming
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, client: _Client) -> None:
+        self._since[client] = time.monotonic()
+        if self._timer is None:
+            self._look_in(WATCH_AFTER)
+
+    def remove(self, client: _Client) -> None:
+        self._since.pop(client, None)
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for client, since in list(self._since.items()):
+            left = since + WATCH_AFTER - now
+            if left > 0:
+                self._look_in(left)
+                return
+            del self._since[client]
+            client.watch()
 
 
 async def _relay(
@@ -253,7 +286,8 @@ async def _relay_whole(
 ) -> None:
     body = call.body or b""
     # Stop the timer first: a ping between this question and the answer would begin a stream.
-    await exchange.quiet()
+    if exchange.pings:
+        await exchange.quiet()
     if not exchange.started:
         headers = [*_raw(call.headers), *_retry_after(call), *_told_of(call, asked)]
         if call.status == HTTPStatus.OK:
