@@ -74,7 +74,9 @@ class CallMetrics:
 
     def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
         """See `CallObserver`."""
-        if isinstance(event, CallEnded):
+        if isinstance(event, CallStarted):
+            pass
+        elif isinstance(event, CallEnded):
             usage, first = event.usage, event.first_byte_ms
             self.metrics.model_call(
                 provider=event.context.provider,
@@ -89,7 +91,7 @@ class CallMetrics:
                 cost_micros=event.cost,
                 first_byte_seconds=None if first is None else first / 1000,
             )
-        elif isinstance(event, CallRefused):
+        else:
             self.metrics.call_refused(event.refusal.subject_kind)
         self.then.observe(event)
 

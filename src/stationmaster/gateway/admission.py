@@ -50,7 +50,7 @@ _ELSEWHERE_MEMBERS = frozenset({"mcp_servers", "container", "thread"})
 
 _PDF = (b"application/pdf", rb"application\/pdf")
 
-CountTokens = Callable[[CallBody], Awaitable[int | None]]
+CountTokens = Callable[["Candidate"], Awaitable[int | None]]
 """Asks the provider for the exact count of input tokens; None where it does not say."""
 
 
@@ -141,7 +141,7 @@ class Admission:
                 if not isinstance(answer, Refused):
                     return _admitted(candidate, worst, plan, None)
                 refusal = answer
-        counted = await candidate.count_tokens(candidate.body)
+        counted = await candidate.count_tokens(candidate)
         if counted is not None:
             bound = min(bound, with_margin(counted))
         plan = worst.plan(bound, worst.output_tokens)

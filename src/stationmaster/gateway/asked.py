@@ -82,15 +82,13 @@ class Asked:
         )
         rates = rates_of(models.pricing, target, self.body)
         body, reply = as_taken(self.body, provider, model, rates)
+        return Candidate(context, provider, rates, self._count, body, target.prices, reply)
 
-        async def count(asked: CallBody) -> int | None:
-            if asked.operation != "messages" or "count_tokens" not in provider.operations:
-                return None
-            return await exact_count(
-                provider, model, countable(asked, model), self.passing, self.query
-            )
-
-        return Candidate(context, provider, rates, count, body, target.prices, reply)
+    async def _count(self, candidate: Candidate) -> int | None:
+        body, provider, model = candidate.body, candidate.provider, candidate.context.model
+        if body.operation != "messages" or "count_tokens" not in provider.operations:
+            return None
+        return await exact_count(provider, model, countable(body, model), self.passing, self.query)
 
 
 def rates_of(pricing: Pricing, target: Target, body: CallBody) -> Rates:
@@ -107,9 +105,10 @@ def as_taken(
 ) -> tuple[CallBody, Reply | None]:
     """The request in a format that the provider takes, and what its answer must go through."""
     reply: Reply | None = None
-    field = getattr(provider, "max_tokens_field", None)
-    if field is not None and body.operation == "chat":
-        body = bounded_by(body, field)
+    if body.operation == "chat":
+        field = getattr(provider, "max_tokens_field", None)
+        if field is not None:
+            body = bounded_by(body, field)
     if body.operation not in provider.operations:
         body, reply = translated(body, provider, model, rates)
     if body.operation == "chat" and body.stream and not body.usage_asked_for:

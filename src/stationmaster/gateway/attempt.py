@@ -17,7 +17,6 @@ from stationmaster.gateway.upstreams import UpstreamOf
 from stationmaster.gateway.usage import BYTES_PER_TOKEN, Served
 from stationmaster.kernel.clock import Clock
 from stationmaster.kernel.errors import StationmasterError, Upstream, UpstreamTimeout
-from stationmaster.kernel.money import MicroDollars
 from stationmaster.providers.base import Headers, ProviderReply, ProviderRequest
 
 log = structlog.get_logger(__name__)
@@ -56,7 +55,6 @@ class Attempt:
         "_body",
         "_first_byte_ms",
         "_place",
-        "_rates",
         "_reply",
         "_reply_as",
         "_request",
@@ -96,7 +94,6 @@ class Attempt:
         self._body = candidate.body
         self._reply_as = candidate.reply
         self._admitted = admitted
-        self._rates = candidate.rates
         self._services = services
         self._started_at = time.monotonic()
         self._first_byte_ms: int | None = None
@@ -279,21 +276,24 @@ class Attempt:
         if self._settled:
             return
         self._settled = True
-        cost = self._cost(served)
+        admitted, services = self._admitted, self._services
+        candidate = admitted.candidate
+        tariff = Tariff(services.pricing, candidate.prices, self.context.model, candidate.rates)
+        cost = tariff.cost(served, self._body)
         duration = self._elapsed_ms()
-        now = self._services.clock.now()
+        now = services.clock.now()
         entry = self.entry = LedgerEntry(
             self.context, now, served.usage, cost, outcome, duration_ms=duration
         )
-        if cost > self._admitted.held or served.usage.total > self._admitted.held_tokens:
+        if cost > admitted.held or served.usage.total > admitted.held_tokens:
             log.warning(
                 "A model call cost more than was held for it.",
                 call_id=self.context.call_id,
-                held=self._admitted.held,
+                held=admitted.held,
                 cost=cost,
             )
         try:
-            await self._services.meter.settle(entry)
+            await services.meter.settle(entry)
         except StationmasterError as error:
             # The hold stays, and is billed whole when the store is back: never too little.
             log.error(
@@ -302,7 +302,7 @@ class Attempt:
                 code=error.error_code,
             )
         finally:
-            self._services.observer.observe(
+            services.observer.observe(
                 CallEnded(
                     self.context,
                     served.usage,
@@ -321,11 +321,6 @@ class Attempt:
         if self._reply_as is not None and self._reply_as.ignored:
             kept.append((IGNORED_HEADER, ", ".join(self._reply_as.ignored[:MAX_IGNORED])))
         return (("content-type", media_type), *kept)
-
-    def _cost(self, served: Served) -> MicroDollars:
-        candidate = self._admitted.candidate
-        tariff = Tariff(self._services.pricing, candidate.prices, self.context.model, self._rates)
-        return tariff.cost(served, self._body)
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started_at) * 1000)

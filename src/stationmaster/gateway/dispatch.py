@@ -157,7 +157,8 @@ class Gateway:
         for upstream in engaged:
             upstream.engage()
         try:
-            first = await self._attempt(models, asked, found[0])
+            admitted = await self.held(models, asked, found[0])
+            first = self._attempt(asked, found[0], admitted)
             following = self._following(models, asked, found[1:]) if len(found) > 1 else None
             if wish is None or self._cache is None:
                 call = GatewayCall(first, following)
@@ -193,7 +194,8 @@ class Gateway:
         async def following() -> Attempt | None:
             for target in targets:
                 try:
-                    return await self._attempt(models, asked, target)
+                    admitted = await self.held(models, asked, target)
+                    return self._attempt(asked, target, admitted)
                 except (Invalid, NotFound) as error:  # it could not be put so, or has no price
                     log.info("A fallback cannot take this call.", code=error.error_code)
             return None
@@ -220,9 +222,7 @@ class Gateway:
         clock = self._services.clock
         return CachedCall(first, following, cache=cache, place=place, wish=wish, clock=clock)
 
-    async def _attempt(self, models: Models, asked: Asked, target: Target) -> Attempt:
-        """Place the hold for one target, or for a cheaper model where a budget wants that."""
-        admitted = await self.held(models, asked, target)
+    def _attempt(self, asked: Asked, target: Target, admitted: Admitted) -> Attempt:
         chosen = admitted.candidate
         body = chosen.body
         operation = body.operation
@@ -240,22 +240,23 @@ class Gateway:
     def held(
         self, models: Models, asked: Asked, target: Target, deferral: Deferral | None = None
     ) -> Awaitable[Admitted]:
-        """Place a hold; `deferral` changes each candidate. Raises as `admit`, some at once."""
+        """Place the hold for one target, or for a cheaper model where a budget wants that.
 
-        def candidate(of: Target) -> Candidate:
-            found = asked.candidate(models, of)
-            return found if deferral is None else deferral(found)
+        `deferral` changes each candidate. Raises as `admit`, some of it at once.
+        """
 
         def cheaper(present: Candidate) -> Candidate | None:
             model = models.catalogue.cheaper(present.context.model)
             if model is None or not self.may_use(asked.principal, model):
                 return None
             try:
-                return candidate(replace(target, model=model))
+                found = asked.candidate(models, replace(target, model=model))
             except NotFound:  # it has no price
                 return None
+            return found if deferral is None else deferral(found)
 
-        return self._admission.admit(candidate(target), cheaper)
+        first = asked.candidate(models, target)
+        return self._admission.admit(first if deferral is None else deferral(first), cheaper)
 
     async def messages(
         self, principal: Principal, raw: bytes, headers: ClientHeaders = (), query: str = ""

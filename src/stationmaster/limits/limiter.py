@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import NoReturn
 
 from stationmaster.kernel.principal import Principal
 from stationmaster.limits.grant import NOTHING, TOO_MUCH, UNLIMITED, Grant, RateLimited, Refusal
 from stationmaster.limits.memory import MemoryStore
-from stationmaster.limits.plan import REQUESTS, Amounts, Line, Plan, RateLine
+from stationmaster.limits.plan import REQUESTS, Line, Plan, RateLine
 from stationmaster.limits.policy import Kind, Policy, site
 from stationmaster.limits.rate import Rate
 from stationmaster.limits.store import Store
@@ -76,23 +77,25 @@ class Limiter:
             plan = known[1]
         else:
             plan = self._plan(self._policy, principal, kind, address)
-        return await self._take(plan, (1, input_tokens, output_tokens))
+        if plan.empty:
+            return NOTHING
+        answer = await self._store.take(plan, (1, input_tokens, output_tokens))
+        return answer if isinstance(answer, Grant) else self._refuse(answer)
 
     async def admit_address(self, address: str | None, kind: Kind) -> Grant:
         """Let one request through that comes without a credential, or raise `RateLimited`."""
         if self._policy is None:
             return NOTHING
         counted = None if address is None else site(address)
-        return await self._take(self._policy.plan_of_address(kind, counted), (1, 0, 0))
-
-    async def _take(self, plan: Plan, amounts: Amounts) -> Grant:
+        plan = self._policy.plan_of_address(kind, counted)
         if plan.empty:
             return NOTHING
-        answer = await self._store.take(plan, amounts)
-        if isinstance(answer, Refusal):
-            self._on_refused(answer.line.level, answer.line.unit)
-            raise _limited(answer)
-        return answer
+        answer = await self._store.take(plan, (1, 0, 0))
+        return answer if isinstance(answer, Grant) else self._refuse(answer)
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        self._on_refused(refusal.line.level, refusal.line.unit)
+        raise _limited(refusal)
 
     def _plan(self, policy: Policy, principal: Principal, kind: Kind, address: str | None) -> Plan:
         asked = (principal.key_id or principal.id, kind, address)

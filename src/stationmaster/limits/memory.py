@@ -4,7 +4,7 @@ import asyncio
 
 from stationmaster.kernel.clock import Clock, Millis
 from stationmaster.limits.grant import UNLIMITED, Grant, Quota, Refusal, Standing
-from stationmaster.limits.plan import INPUT, REQUESTS, Amounts, Plan, RateLine, SlotLine
+from stationmaster.limits.plan import INPUT, REQUESTS, Amounts, Plan, RateLine
 from stationmaster.limits.window import Window
 
 CAPACITY = 50_000
@@ -93,21 +93,19 @@ class MemoryStore:
         return window
 
     def _finish(self, grant: Grant, input_tokens: int | None, output_tokens: int | None) -> None:
+        places = self._places
         for place in grant.plan.slots:
-            self._leave(place)
+            left = places.get(place.key, 0) - 1
+            if left > 0:
+                places[place.key] = left
+            else:
+                places.pop(place.key, None)
         for line in grant.plan.rates:
             if line.index == REQUESTS:
                 continue
             really = input_tokens if line.index == INPUT else output_tokens
             if really is not None:
                 self._correct(line, grant, really)
-
-    def _leave(self, place: SlotLine) -> None:
-        left = self._places.get(place.key, 0) - 1
-        if left > 0:
-            self._places[place.key] = left
-        else:
-            self._places.pop(place.key, None)
 
     def _correct(self, line: RateLine, grant: Grant, really: int) -> None:
         difference = really - line.wanted(grant.amounts)
