@@ -67,10 +67,10 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class CallMetrics:
-    """Counts model calls, and passes them on. The gateway's `CallObserver`."""
+    """Counts model calls, and passes on those of runs. The gateway's `CallObserver`."""
 
     metrics: Metrics
-    then: CallObserver
+    runs: CallObserver
 
     def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
         """See `CallObserver`."""
@@ -93,7 +93,8 @@ class CallMetrics:
             )
         else:
             self.metrics.call_refused(event.refusal.subject_kind)
-        self.then.observe(event)
+        if event.context.run_id is not None:
+            self.runs.observe(event)
 
 
 def components(

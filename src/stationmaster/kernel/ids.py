@@ -13,7 +13,7 @@ from stationmaster.kernel.errors import NotFound
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-_TIME_SHIFTS = tuple(range(40, -1, -10))
+_TIME_SHIFTS = tuple(range(30, -1, -10))
 _RANDOM = 16  # characters of 5 bits each
 _DRAWN = 256  # random parts made at once: asking the kernel for each would let another thread run
 _SPELL = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
@@ -31,12 +31,14 @@ _drawn = _no_parts()
 
 def new_id(prefix: str) -> str:
     """Make an identifier such as `run_01jd3k…`."""
-    return f"{prefix}_{_spelled(time.time_ns() // 1_000_000)}{_random_part()}"
+    millis = time.time_ns() // 1_000_000
+    return f"{prefix}_{_spelled(millis >> 10)}{_PAIRS[millis & 1023]}{_random_part()}"
 
 
 @lru_cache(maxsize=1)
-def _spelled(millis: int) -> str:
-    return "".join([_PAIRS[(millis >> shift) & 1023] for shift in _TIME_SHIFTS])
+def _spelled(seconds: int) -> str:
+    """Of 1,024 milliseconds each: for as long it stays the same."""
+    return "".join([_PAIRS[(seconds >> shift) & 1023] for shift in _TIME_SHIFTS])
 
 
 def _random_part() -> str:

@@ -6,6 +6,7 @@ many seen. No label holds a key, a user, a run or anything a client wrote freely
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -94,6 +95,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._all_requests = self._claude_code_requests.labels()
         self._all_cost = self._model_cost.labels()
+        self._of_class = cache(self._model_tokens.labels)
         # By what is told of a request or a call: to find its series takes longer than to count.
         self._routes: dict[tuple[str, str, int], tuple[tally.Count, tally.Spread]] = {}
         self._calls: dict[tuple[str, str, str], tuple[tally.Count, tally.Spread]] = {}
@@ -343,7 +345,7 @@ class Metrics:
         ended.value += 1
         for name, count in tokens.items():
             if count:
-                self._model_tokens.labels(name).value += count
+                self._of_class(name).value += count
         self._all_cost.value += cost_micros
         if first_byte_seconds is not None:
             began.observe(first_byte_seconds)
