@@ -66,10 +66,11 @@ def to_client(headers: Iterable[tuple[str, str]]) -> Headers:
     `x-request-id` is this server's own: OpenAI's, of that name, goes on as Anthropic's is called.
     """
     passing = [(name.lower(), value) for name, value in headers if _passes_back(name)]
-    theirs = [value for name, value in passing if name == _OPENAIS_ID]
-    if theirs:
+    names = [name for name, _ in passing]
+    if _OPENAIS_ID in names:
+        theirs = [value for name, value in passing if name == _OPENAIS_ID]
         passing = [item for item in passing if item[0] != _OPENAIS_ID]
-        if not any(name == _ANTHROPICS_ID for name, _ in passing):
+        if _ANTHROPICS_ID not in names:
             passing.append((_ANTHROPICS_ID, theirs[0]))
     return tuple(passing)
 

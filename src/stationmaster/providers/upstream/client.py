@@ -64,12 +64,19 @@ class UpstreamClient:
         now = asyncio.get_running_loop().time()
         total = now + self._timeouts.total
         patience = Patience(min(now + first_byte, total), self._timeouts.inactivity, total)
-        if once:
-            return await self._exchange(head, body, patience, fresh=True)
-        try:
-            return await self._exchange(head, body, patience, fresh=False)
-        except StaleConnectionError:
-            return await self._exchange(head, body, patience, fresh=True)
+        fresh = once
+        while True:
+            connection = await self._acquire(patience, fresh=fresh)
+            reply = connection.exchange(head, body, patience)
+            try:
+                await reply.begun
+            except BaseException as error:
+                connection.abandon(reply)
+                if not fresh and isinstance(error, StaleConnectionError):
+                    fresh = True
+                    continue
+                raise
+            return reply
 
     async def aclose(self) -> None:
         """Close every connection. Calls that still run break. Idempotent."""
@@ -77,18 +84,6 @@ class UpstreamClient:
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.lost for connection in connections))
-
-    async def _exchange(
-        self, head: bytes, body: bytes, patience: Patience, *, fresh: bool
-    ) -> UpstreamReply:
-        connection = await self._acquire(patience, fresh=fresh)
-        reply = connection.exchange(head, body, patience)
-        try:
-            await reply.begun()
-        except BaseException:
-            connection.abandon(reply)
-            raise
-        return reply
 
     async def _acquire(self, patience: Patience, *, fresh: bool) -> Connection:
         """A free connection, and the right to use it, which ends with the exchange."""

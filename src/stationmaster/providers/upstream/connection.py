@@ -1,7 +1,8 @@
 """One connection to an upstream. It carries one exchange after another, never two at once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import httptools
 import msgspec
@@ -16,6 +17,8 @@ MAX_HEAD = 64 * 1024
 with a body and is none (trailers, chunk extensions)."""
 MAX_INTERIM = 16
 """Answers like `100 Continue` and `103 Early Hints` before the one that counts."""
+MAX_COPIED = 32 * 1024
+"""Bytes of a request's body that are put behind its head before it is sent."""
 KEEPALIVE = 15.0
 """Seconds that an idle connection is kept. Shorter than servers keep theirs (60 s and more), so
 that a call is not written to a connection that the other side is just closing."""
@@ -24,6 +27,8 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 _SWITCHING = 101
 _FIRST_FINAL = 200
 _LAST = 599
+_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_NAMES = 1024  # of headers, remembered
 
 
 class StaleConnectionError(Exception):
@@ -61,7 +66,7 @@ class Connection(asyncio.Protocol):
 
     def _forget(self) -> None:
         """Be ready for the head of an answer."""
-        self._headers: list[tuple[str, str]] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0  # with trailers
         self._interim = 0
         self._heard = False  # any byte at all
@@ -82,11 +87,14 @@ class Connection(asyncio.Protocol):
         """Send a request; the reply fills as the answer comes. The connection must be free."""
         assert self._transport is not None
         assert self._reply is None
-        reply = self._reply = UpstreamReply(self)
+        reply = self._reply = UpstreamReply(self, self._loop)
         self._patience = patience
         self._bodiless = head.startswith(b"HEAD ")
         self._alarm.set(patience.head)
-        self._transport.writelines((head, body) if body else (head,))
+        if len(body) <= MAX_COPIED:  # one piece costs less to send than two
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
         return reply
 
     def keep(self) -> None:
@@ -174,7 +182,7 @@ class Connection(asyncio.Protocol):
         if self._head_size > MAX_HEAD:
             raise UnusableAnswerError
         if not self._begun:
-            self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip()))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin the reply, or wait on after an interim answer."""
@@ -191,10 +199,13 @@ class Connection(asyncio.Protocol):
             if self._interim > MAX_INTERIM:
                 raise UnusableAnswerError
             return
-        decoder = self._framing()
+        headers = [
+            (_in_lower_case(name), value.decode("latin-1").strip()) for name, value in self._headers
+        ]
+        decoder = self._framing(headers)
         self._begun = True
         self._overhead = 0
-        self._reply.begin(status, tuple(self._headers), decoder)
+        self._reply.begin(status, headers, decoder)
         if self._bodiless:
             self._whole = True
 
@@ -210,18 +221,20 @@ class Connection(asyncio.Protocol):
             self._whole = True
             self._keep = self._parser.should_keep_alive()
 
-    def _framing(self) -> Decoder | None:
+    def _framing(self, headers: Sequence[tuple[str, str]]) -> Decoder | None:
         """How the body ends (the parser has checked the lengths), and how it is packed."""
         decoder = None
         self._until_close = True
-        for name, value in self._headers:
+        for name, value in headers:
+            if name not in _FRAMING:
+                continue
             if name == "transfer-encoding":
                 if value.lower() != "chunked":
                     raise UnusableAnswerError
                 self._until_close = False
             elif name == "content-length":
                 self._until_close = False
-            elif name == "content-encoding" and value.lower() not in {"", "identity"}:
+            elif value.lower() not in {"", "identity"}:
                 if decoder is not None:
                     raise UnusableAnswerError
                 decoder = Decoder(value)
@@ -272,6 +285,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         if self.usable:
             self._transport.resume_reading()  # type: ignore[union-attr]
+
+
+@lru_cache(maxsize=_NAMES)
+def _in_lower_case(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _unreadable(error: Exception) -> Upstream:

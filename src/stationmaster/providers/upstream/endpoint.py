@@ -3,6 +3,7 @@
 import re
 import ssl
 from functools import lru_cache
+from typing import NoReturn
 
 from stationmaster.kernel.errors import Invalid, Upstream
 from stationmaster.providers.base import Headers
@@ -49,6 +50,9 @@ class Endpoint:
             f" HTTP/1.1\r\nhost: {client.authority}\r\n{_lines(headers)}"
             "accept-encoding: identity\r\n"
         )
+        # A client sends the same headers with each of its calls. Of secrets there are only our own
+        # tokens, which are in memory anyway.
+        self._head = lru_cache(maxsize=_REMEMBERED)(self._make_head)
 
     async def post(
         self, target: str, body: bytes, headers: Headers, *, streamed: bool, once: bool = False
@@ -64,19 +68,24 @@ class Endpoint:
         was sent, and trying again is safe.
         """
         first_byte = self._timeouts.first_byte if streamed else self._timeouts.total
-        length = f"content-length: {len(body)}\r\n"
-        head = self._head("POST", target, headers, length)
-        return await self._send(head, body, first_byte, once=once)
+        head = b"%bcontent-length: %d\r\n\r\n" % (
+            self._head("POST", target, headers),
+            len(body),
+        )
+        reply = await self._client.send(head, body, first_byte=first_byte, once=once)
+        return reply if reply.status not in _REDIRECTS else await _refused(reply)
 
     async def get(self, target: str, headers: Headers = ()) -> UpstreamReply:
         """Ask for what lies at `target`; see `post`."""
-        head = self._head("GET", target, headers, "")
-        return await self._send(head, b"", self._timeouts.first_byte)
+        head = self._head("GET", target, headers) + b"\r\n"
+        reply = await self._client.send(head, b"", first_byte=self._timeouts.first_byte)
+        return reply if reply.status not in _REDIRECTS else await _refused(reply)
 
     async def delete(self, target: str, headers: Headers = ()) -> UpstreamReply:
         """Have what lies at `target` deleted; see `post`."""
-        head = self._head("DELETE", target, headers, "content-length: 0\r\n")
-        return await self._send(head, b"", self._timeouts.first_byte)
+        head = self._head("DELETE", target, headers) + b"content-length: 0\r\n\r\n"
+        reply = await self._client.send(head, b"", first_byte=self._timeouts.first_byte)
+        return reply if reply.status not in _REDIRECTS else await _refused(reply)
 
     async def check(self) -> None:
         """Raise `Upstream` where nobody answers. Sends no key and asks for nothing."""
@@ -89,21 +98,17 @@ class Endpoint:
         """Close pooled connections. Calls that still run break. Idempotent."""
         await self._client.aclose()
 
-    def _head(self, method: str, target: str, headers: Headers, length: str) -> bytes:
+    def _make_head(self, method: str, target: str, headers: Headers) -> bytes:
+        """A request's head but for its length. Raises `Invalid` as `post`."""
         target = self.root + target
-        lines = _checked(headers)
-        if _NOT_IN_A_TARGET.search(target) or lines is None:
+        if _NOT_IN_A_TARGET.search(target) or not _sendable(headers):
             raise Invalid("The request has a header or query that cannot be sent.")
-        return f"{method} {target}{self._common}{lines}{length}\r\n".encode("latin-1")
+        return f"{method} {target}{self._common}{_lines(headers)}".encode("latin-1")
 
-    async def _send(
-        self, head: bytes, body: bytes, first_byte: float, *, once: bool = False
-    ) -> UpstreamReply:
-        reply = await self._client.send(head, body, first_byte=first_byte, once=once)
-        if reply.status in _REDIRECTS:
-            await reply.aclose()
-            raise Upstream("The model provider answered with a redirect.", status=reply.status)
-        return reply
+
+async def _refused(reply: UpstreamReply) -> NoReturn:
+    await reply.aclose()
+    raise Upstream("The model provider answered with a redirect.", status=reply.status)
 
 
 async def document(reply: UpstreamReply) -> bytes:
@@ -125,13 +130,6 @@ def _sendable(headers: Headers) -> bool:
     names = "".join([name for name, _ in headers])
     values = "".join([value for _, value in headers])
     return not (_NOT_IN_A_NAME.search(names) or _NOT_IN_A_VALUE.search(values))
-
-
-# A client sends the same headers with each of its calls. Of secrets there are only our own tokens,
-# which are in memory anyway.
-@lru_cache(maxsize=_REMEMBERED)
-def _checked(headers: Headers) -> str | None:
-    return _lines(headers) if _sendable(headers) else None
 
 
 def _lines(headers: Headers) -> str:

@@ -1,7 +1,7 @@
 """An answer, between the connection that fills it and the call that reads it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
 from stationmaster.kernel.errors import Upstream
@@ -32,12 +32,15 @@ class UpstreamReply:
     read yet, and no call can ever read another's bytes.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self._source = source
-        self._loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[None] = self._loop.create_future()
-        self._status = 0
-        self._headers: Headers = ()
+        self._loop = loop
+        self.begun: asyncio.Future[None] = loop.create_future()
+        """Done once the head is there, or it is known why it never will be."""
+        self.status = 0
+        """The upstream's HTTP status."""
+        self.headers: Headers = ()
+        """What may pass to the client."""
         self._decoder: Decoder | None = None
         self._pieces: list[bytes] = []
         self._whole = False
@@ -47,13 +50,15 @@ class UpstreamReply:
 
     # --- for the connection -------------------------------------------------------------------
 
-    def begin(self, status: int, headers: Headers, decoder: Decoder | None) -> None:
+    def begin(
+        self, status: int, headers: Iterable[tuple[str, str]], decoder: Decoder | None
+    ) -> None:
         """The head is there."""
-        self._status = status
-        self._headers = to_client(headers)
+        self.status = status
+        self.headers = to_client(headers)
         self._decoder = decoder
-        if not self._begun.done():
-            self._begun.set_result(None)
+        if not self.begun.done():
+            self.begun.set_result(None)
 
     def take(self, data: bytes) -> None:
         """A piece of the body is there."""
@@ -68,9 +73,9 @@ class UpstreamReply:
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come. What came can still be read."""
-        if not self._begun.done():
-            self._begun.set_exception(error)
-            self._begun.exception()  # whoever waited may be cancelled by now, and never ask
+        if not self.begun.done():
+            self.begun.set_exception(error)
+            self.begun.exception()  # whoever waited may be cancelled by now, and never ask
         self._error = error
         self._wake()
 
@@ -79,20 +84,6 @@ class UpstreamReply:
             self._more.set_result(None)
 
     # --- for the call -------------------------------------------------------------------------
-
-    async def begun(self) -> None:
-        """Return once the head is there, or raise why it never will be."""
-        await self._begun
-
-    @property
-    def status(self) -> int:
-        """The upstream's HTTP status."""
-        return self._status
-
-    @property
-    def headers(self) -> Headers:
-        """What may pass to the client."""
-        return self._headers
 
     def arrived(self) -> bytes | None:
         """The whole body, if it has come; see `ProviderReply.arrived`."""
