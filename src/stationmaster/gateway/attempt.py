@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
@@ -332,8 +333,13 @@ _NOTHING = Served(usage=Usage(), parts=(), reported=False)
 def _media_type(headers: Headers) -> str:
     for name, value in headers:
         if name == "content-type":
-            return value.split(";", 1)[0].strip().lower()
+            return _without_parameters(value)
     return ""
+
+
+@lru_cache(maxsize=128)  # every answer of a provider has one of a few
+def _without_parameters(value: str) -> str:
+    return value.split(";", 1)[0].strip().lower()
 
 
 def _is_stream(headers: Headers) -> bool:

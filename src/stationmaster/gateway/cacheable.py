@@ -55,7 +55,7 @@ def wish_of(body: CallBody, headers: Mapping[str, str]) -> Wish | None:
 
     Raises `Invalid` for another word in the header of ours.
     """
-    asked = headers.get(HEADER, "").strip().lower()
+    asked = headers[HEADER].strip().lower() if HEADER in headers else ""
     if asked not in {"", "on", "off"}:
         raise Invalid(f"{HEADER}: Must be on or off.", param=HEADER)
     if not asked and not _same_each_time(body):

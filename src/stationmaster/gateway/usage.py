@@ -142,7 +142,7 @@ class _Totals:
 
     def parts(self) -> tuple[tuple[str | None, Usage], ...]:
         """Usage by model. Anthropic's top-level figures leave out what other models served."""
-        if not self.iterations or all(entry.type in {None, "message"} for entry in self.iterations):
+        if all(entry.type in {None, "message"} for entry in self.iterations):
             return ((None, self.usage()),)
         parts: list[tuple[str | None, Usage]] = []
         for entry in self.iterations:
@@ -155,10 +155,13 @@ class _Totals:
         return ((None, missing), *parts) if missing != Usage() else tuple(parts)
 
     def served(self, stop_reason: str | None, *, reported: bool, exact: bool) -> Served:
-        parts = self.parts()
-        usage = parts[0][1]
-        for _, more in parts[1:]:
-            usage += more
+        parts: tuple[tuple[str | None, Usage], ...]
+        if self.iterations:
+            parts = self.parts()
+            usage = sum((each for _, each in parts), Usage())
+        else:
+            usage = self.usage()
+            parts = ((None, usage),)
         return Served(
             usage,
             parts,
