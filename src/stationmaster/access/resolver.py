@@ -54,6 +54,10 @@ class SignedIn(Protocol):
         ...
 
 
+def _invalid() -> Unauthenticated:
+    return Unauthenticated("The API key is not valid.", code="invalid_api_key")
+
+
 def _no_tags(_run_id: str) -> tuple[str, ...]:
     return ()
 
@@ -94,20 +98,29 @@ class Resolver:
             raise Unauthenticated(
                 "An API key is required, as `Authorization: Bearer` or `x-api-key`."
             )
-        if self._signed_in is not None and looks_like_one(secret):
-            digest = self._hasher.digest(secret)
-            known = self._fresh(digest)
-            if known is None:
-                reference = Reference(digest, await self._signed_in.verify(secret))
-                return await self.recall(reference)
-            return self._good(known)
-        return await self.recall(Reference(self._digest_of_key(secret)))
+        digest = self._digest(secret)
+        known = self._fresh(digest)
+        if known is None:
+            return await self.recall(await self._reference(secret, digest))
+        return self._good(known)
 
     async def refer(self, secret: str) -> Reference:
         """What to keep of a credential for recalling it later. Raises `Unauthenticated`."""
+        return await self._reference(secret, self._digest(secret))
+
+    async def _reference(self, secret: str, digest: str) -> Reference:
         if self._signed_in is not None and looks_like_one(secret):
-            return Reference(self._hasher.digest(secret), await self._signed_in.verify(secret))
-        return Reference(self._digest_of_key(secret))
+            return Reference(digest, await self._signed_in.verify(secret))
+        if secret.startswith((KEY_PREFIX, TOKEN_PREFIX)) and not well_formed(secret):
+            raise _invalid()
+        return Reference(digest)
+
+    def _digest(self, secret: str) -> str:
+        if len(secret) > MAX_SECRET_LENGTH and not (
+            self._signed_in is not None and looks_like_one(secret)
+        ):
+            raise _invalid()
+        return self._hasher.digest(secret)
 
     async def recall(self, reference: Reference) -> Principal:
         """Whose credential it is, if it still is good. Raises as `resolve`."""
@@ -137,12 +150,6 @@ class Resolver:
             del self._asked[digest]
         if not task.cancelled():
             task.exception()  # seen, should all who wanted to know it have gone
-
-    def _digest_of_key(self, secret: str) -> str:
-        ours = secret.startswith((KEY_PREFIX, TOKEN_PREFIX))
-        if len(secret) > MAX_SECRET_LENGTH or (ours and not well_formed(secret)):
-            raise Unauthenticated("The API key is not valid.", code="invalid_api_key")
-        return self._hasher.digest(secret)
 
     def _fresh(self, digest: str) -> _Known | None:
         known = self._cache.get(digest)
@@ -176,7 +183,7 @@ class Resolver:
             raise
         if found is None:
             self._cache.pop(digest, None)
-            raise Unauthenticated("The API key is not valid.", code="invalid_api_key")
+            raise _invalid()
         principal, expires_at = found
         if principal.run_id is not None:
             principal = replace(principal, tags=self._tags_of(principal.run_id))

@@ -35,7 +35,9 @@ class Compiled:
         if self.constants:
             values = {**self.constants, **values}
         row = [values[name] for name in self.parameters]
-        return _changed(row, self.going)
+        for at, process in self.going:
+            row[at] = process(row[at])
+        return tuple(row)
 
     def of_many(self, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
         """An INSERT of one row as one of these: its SQL and parameters, as the driver takes them.
@@ -50,13 +52,10 @@ class Compiled:
 
     def read(self, row: Row) -> Row:
         """A row of the driver's as the columns' types mean it."""
-        return _changed(list(row), self.coming) if self.coming else row
-
-
-def _changed(row: list[Any], changes: Sequence[tuple[int, _Processor]]) -> Row:
-    for at, process in changes:
-        row[at] = process(row[at])
-    return tuple(row)
+        cells = list(row)
+        for at, process in self.coming:
+            cells[at] = process(cells[at])
+        return tuple(cells)
 
 
 def _needed(processors: Iterable[_Processor | None]) -> tuple[tuple[int, _Processor], ...]:

@@ -201,8 +201,8 @@ class _Transaction(Transaction):
     def run(self, statement: Prepared, parameters: Mapping[str, Any]) -> list[Row]:
         """See `Transaction.run`."""
         compiled = statement.compiled(self._dialect)
-        rows = self.command(compiled.sql, compiled.bind(parameters)).fetchall()
-        return [compiled.read(row) for row in rows]
+        rows: list[Row] = self.command(compiled.sql, compiled.bind(parameters)).fetchall()
+        return [compiled.read(row) for row in rows] if compiled.coming else rows
 
     def run_many(self, statement: Prepared, parameters: Sequence[Mapping[str, Any]]) -> None:
         """See `Transaction.run_many`."""
