@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from stationmaster.http.wire.exchange import ARRIVED, WRITE, RawHeaders
+from stationmaster.http.wire.exchange import TAKE, WRITE, RawHeaders
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        state[WRITE] = cycle.write
+        state[TAKE], state[WRITE] = cycle.take, cycle.write
         app = service_unavailable if self._crowded() else self.app
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, app)
@@ -150,13 +150,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         self.logger.warning("Exceeded concurrency limit.")
         return True
-
-    def on_message_complete(self) -> None:
-        """A request is whole."""
-        super().on_message_complete()
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and not cycle.more_body:
-            cycle.scope["state"][ARRIVED] = True
 
     def on_response_complete(self) -> None:
         """An answer is whole. What comes next on the connection is waited for by one timer.
@@ -235,24 +228,24 @@ def _target(url: bytes) -> tuple[bytes, bytes]:
 class _News:
     """An `asyncio.Event` that is one only where somebody waits: mostly all is there already."""
 
-    __slots__ = ("_event", "_there")
+    __slots__ = ("_event", "there")
 
     def __init__(self) -> None:
-        self._there = False
+        self.there = False
         self._event: asyncio.Event | None = None
 
     def set(self) -> None:
-        self._there = True
+        self.there = True
         if self._event is not None:
             self._event.set()
 
     def clear(self) -> None:
-        self._there = False
+        self.there = False
         if self._event is not None:
             self._event.clear()
 
     async def wait(self) -> None:
-        if not self._there:
+        if not self.there:
             if self._event is None:
                 self._event = asyncio.Event()
             await self._event.wait()
@@ -263,6 +256,17 @@ class _Cycle(RequestResponseCycle):
 
     What is out of the ordinary is left to uvicorn.
     """
+
+    message_event: _News  # type: ignore[assignment]
+
+    def take(self) -> bytes | None:
+        """The whole body, once; None where it is not all there: then it is to be received."""
+        if self.more_body or self.disconnected or not self.message_event.there:
+            return None
+        self.flow.resume_reading()
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return body
 
     async def send(self, message: ASGISendEvent) -> None:
         """See ASGI."""

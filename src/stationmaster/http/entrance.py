@@ -11,6 +11,7 @@ from stationmaster.http.answer import Answer
 from stationmaster.http.compression import wants_gzip
 from stationmaster.http.security import PROBES, Render
 from stationmaster.http.wire.exchange import (
+    TAKE,
     App,
     RawHeaders,
     Receive,
@@ -100,6 +101,7 @@ class Entrance:
             stopping = Unavailable("The server is stopping.", code="shutting_down")
             await answer.whole(*self._render(scope, stopping, request_id))
         finally:
+            state.pop(TAKE, None)  # it holds the scope, which holds the state
             self._note(scope, answer, time.perf_counter() - started)
             about.end(token)
 

@@ -20,8 +20,11 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
-ARRIVED = "arrived"
-"""Set in a request's state where its whole body is there: no `receive` has to wait for it."""
+TAKE = "take"
+"""Where a request's state may have a `Take`."""
+
+Take = Callable[[], bytes | None]
+"""The whole body, once; None where it is not all there: then it is to be received."""
 
 WRITE = "write"
 """Where a request's state may have a `Write`."""
@@ -79,8 +82,11 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: floa
             raise _too_large(limit)
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             raise Invalid("A compressed request body is not accepted.")
-    if "state" in scope and scope["state"].get(ARRIVED):
-        return await _read(receive, limit)
+    take: Take | None = scope["state"].get(TAKE) if "state" in scope else None
+    if take is not None and (body := take()) is not None:
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     try:
         async with asyncio.timeout(seconds):
             return await _read(receive, limit)
@@ -119,7 +125,7 @@ class Exchange:
         """`keepalive` is in seconds; `ping` is what says nothing in the stream's format."""
         self._ping_frame = ping
         self._send = send
-        self._request_id = request_id
+        self.request_id = request_id
         self._keepalive = keepalive
         self._may_ping: Callable[[], bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -214,7 +220,7 @@ class Exchange:
     def _with_id(self, headers: RawHeaders) -> RawHeaders:
         if isinstance(self._send, WholeSend):
             return headers  # it is added there
-        request_id = self._request_id.encode()
+        request_id = self.request_id.encode()
         if not any(name == b"request-id" for name, _ in headers):
             headers = [*headers, (b"request-id", request_id)]
         return [*headers, (b"x-request-id", request_id)]

@@ -91,7 +91,11 @@ class ModelApp:
             if scope["method"] != "POST":
                 await _not_allowed(face, exchange, request_id)
                 return
-            await self._answer(face, scope, receive, exchange, request_id)
+            principal = await self._resolve(scope)
+            raw = await read_body(scope, receive, limit=self._max_body, seconds=BODY_SECONDS)
+            answer = self._count if face.counts else self._answer
+            async with _Client(receive, self._clients):
+                await answer(face, principal, raw, exchange, scope)
         except RequestGoneError:
             return
         except StationmasterError as error:
@@ -105,42 +109,67 @@ class ModelApp:
             if exchange.pings:
                 await exchange.drop()
 
-    async def _answer(
-        self, face: Face, scope: Scope, receive: Receive, exchange: Exchange, request_id: str
+    async def _count(
+        self, face: Face, principal: Principal, raw: bytes, exchange: Exchange, scope: Scope
     ) -> None:
-        principal, address = await self._resolve(scope), address_of(scope)
-        raw = await read_body(scope, receive, limit=self._max_body, seconds=BODY_SECONDS)
-        headers = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
-        ]
-        query = scope["query_string"].decode("latin-1")
-        async with _Client(receive, self._clients):
-            if face.counts:
-                if face.operation == "responses" and self._responses is not None:
-                    raw = (await remember(principal, raw, self._responses)).raw
-                counted = await self._gateway.count_tokens(
-                    principal, raw, headers, query, operation=face.operation, address=address
-                )
-                note(scope, counted.standing)
-                await exchange.whole(counted.status, _raw(counted.headers), counted.body)
-                return
-            asked = Prepared(raw)
-            if face.operation == "chat" and self._adviser is not None:
-                asked = await prepare(principal, raw, self._adviser)
-            elif face.operation == "responses" and self._responses is not None:
-                found = await remember(principal, raw, self._responses)
-                asked = Prepared(found.raw, turn=found.turn)
-            if self._agents is not None and names_agent(face.operation, asked.raw):
-                await self._agents.answer(face, principal, asked, exchange, scope)
-                return
-            call = await self._gateway.admit(
-                principal, asked.raw, headers, query, operation=face.operation, address=address
+        if face.operation == "responses" and self._responses is not None:
+            raw = (await remember(principal, raw, self._responses)).raw
+        counted = await self._gateway.count_tokens(
+            principal,
+            raw,
+            _texts(scope["headers"]),
+            scope["query_string"].decode("latin-1"),
+            operation=face.operation,
+            address=address_of(scope),
+        )
+        note(scope, counted.standing)
+        await exchange.whole(counted.status, _raw(counted.headers), counted.body)
+
+    async def _answer(
+        self, face: Face, principal: Principal, raw: bytes, exchange: Exchange, scope: Scope
+    ) -> None:
+        asked = Prepared(raw)
+        if face.operation == "chat" and self._adviser is not None:
+            asked = await prepare(principal, raw, self._adviser)
+        elif face.operation == "responses" and self._responses is not None:
+            found = await remember(principal, raw, self._responses)
+            asked = Prepared(found.raw, turn=found.turn)
+        if self._agents is not None and names_agent(face.operation, asked.raw):
+            await self._agents.answer(face, principal, asked, exchange, scope)
+            return
+        call = await self._gateway.admit(
+            principal,
+            asked.raw,
+            _texts(scope["headers"]),
+            scope["query_string"].decode("latin-1"),
+            operation=face.operation,
+            address=address_of(scope),
+        )
+        note(scope, call.grant.standing)
+        try:
+            if call.stream:
+                exchange.keep_alive(lambda: call.between_events)
+            async with within(asked.timeout):
+                await call.start()
+                if call.body is None:
+                    await _relay_stream(call, asked, exchange)
+                else:
+                    await _relay_whole(face, call, asked, exchange)
+        except StationmasterError as error:
+            if not exchange.started:
+                raise
+            log.warning(
+                "A stream broke off.",
+                request_id=exchange.request_id,
+                call_id=call.context.call_id,
+                code=error.error_code,
             )
-            note(scope, call.grant.standing)
-            try:
-                await _relay(face, call, asked, exchange, request_id)
-            finally:
-                await call.aclose()
+            await exchange.end(face.frame(error, exchange.request_id))
+        else:
+            if call.body is None:
+                await exchange.end()
+        finally:
+            await call.aclose()
 
 
 def model_app(
@@ -250,40 +279,16 @@ class _Clients:
             client.watch()
 
 
-async def _relay(
-    face: Face, call: GatewayCall, asked: Prepared, exchange: Exchange, request_id: str
-) -> None:
-    if call.stream:
-        exchange.keep_alive(lambda: call.between_events)
-    try:
-        async with within(asked.timeout):
-            await call.start()
-            if call.body is not None:
-                await _relay_whole(face, call, asked, exchange, request_id)
-                return
-            headers = [*_raw(_without(call.headers, "cache-control")), *_told_of(call, asked)]
-            await exchange.begin(headers)
-            told = call.chunks() if asked.turn is None else asked.turn.chunks(call.chunks())
-            async with aclosing(told) as chunks:
-                async for chunk in chunks:
-                    await exchange.write(chunk)
-    except StationmasterError as error:
-        if not exchange.started:
-            raise
-        log.warning(
-            "A stream broke off.",
-            request_id=request_id,
-            call_id=call.context.call_id,
-            code=error.error_code,
-        )
-        await exchange.end(face.frame(error, request_id))
-    else:
-        await exchange.end()
+async def _relay_stream(call: GatewayCall, asked: Prepared, exchange: Exchange) -> None:
+    headers = [*_raw(_without(call.headers, "cache-control")), *_told_of(call, asked)]
+    await exchange.begin(headers)
+    told = call.chunks() if asked.turn is None else asked.turn.chunks(call.chunks())
+    async with aclosing(told) as chunks:
+        async for chunk in chunks:
+            await exchange.write(chunk)
 
 
-async def _relay_whole(
-    face: Face, call: GatewayCall, asked: Prepared, exchange: Exchange, request_id: str
-) -> None:
+async def _relay_whole(face: Face, call: GatewayCall, asked: Prepared, exchange: Exchange) -> None:
     body = call.body or b""
     # Stop the timer first: a ping between this question and the answer would begin a stream.
     if exchange.pings:
@@ -298,7 +303,7 @@ async def _relay_whole(
         await exchange.whole(call.status, headers, body)
         return
     # The stream was begun while the provider was silent; its answer can only be an event now.
-    await exchange.end(face.told(body, request_id))
+    await exchange.end(face.told(body, exchange.request_id))
 
 
 def _told_of(call: GatewayCall, asked: Prepared) -> RawHeaders:
@@ -356,6 +361,10 @@ async def _refuse(face: Face, exchange: Exchange, error: Exception, request_id: 
 async def _not_allowed(face: Face, exchange: Exchange, request_id: str) -> None:
     _, headers, body = face.refuse(Invalid("Only POST is allowed here."), request_id)
     await exchange.whole(405, [*headers, (b"allow", b"POST")], body)
+
+
+def _texts(headers: RawHeaders) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _raw(headers: tuple[tuple[str, str], ...]) -> RawHeaders:
