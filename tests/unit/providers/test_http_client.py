@@ -290,6 +290,28 @@ async def test_more_calls_than_the_pool_holds_wait_for_one(open_client: Open) ->
         assert peer.connections == 2
 
 
+async def test_a_place_that_comes_to_one_who_has_just_gone_goes_to_the_next(
+    open_client: Open,
+) -> None:
+    async def begins(
+        _peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(STREAM_HEAD)
+        await reader.read()
+
+    async with Peer(begins, forever) as peer:
+        client = open_client(peer.url, pool_size=1)
+        reply = await send(client)
+        gone, stays = (asyncio.create_task(send(client)) for _ in range(2))
+        await asyncio.sleep(0)
+        await reply.aclose()
+        gone.cancel()
+        assert await whole(await stays) == b"hi"
+        assert await whole(await send(client)) == b"hi"
+    assert gone.cancelled()
+    assert len(peer.requests) == 3
+
+
 async def test_a_call_that_finds_no_place_in_time_was_never_sent(open_client: Open) -> None:
     async with Peer(_silent) as peer:
         client = open_client(peer.url, pool_size=1, connect=0.05)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections import deque
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
@@ -44,7 +45,8 @@ class UpstreamClient:
         self.authority = name if standard else f"{name}:{self._port}"
         self._timeouts = timeouts
         self._tls = (tls or _trusting_the_system()) if self._scheme == "https" else None
-        self._slots = asyncio.Semaphore(pool_size)
+        self._free_slots = pool_size  # none while anybody waits for one
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: dict[Connection, None] = {}
         self._open: set[Connection] = set()
 
@@ -66,7 +68,9 @@ class UpstreamClient:
         patience = Patience(min(now + first_byte, total), self._timeouts.inactivity, total)
         fresh = once
         while True:
-            connection = await self._acquire(patience, fresh=fresh)
+            connection = None if fresh else self._idle_one()
+            if connection is None:
+                connection = await self._acquire(patience, fresh=fresh)
             reply = connection.exchange(head, body, patience)
             try:
                 await reply.begun
@@ -85,23 +89,46 @@ class UpstreamClient:
             connection.close()
         await asyncio.gather(*(connection.lost for connection in connections))
 
+    def _idle_one(self) -> Connection | None:
+        """As `_acquire`, where that needs no waiting."""
+        connection = self._kept() if self._free_slots else None
+        if connection is not None:
+            self._free_slots -= 1
+        return connection
+
     async def _acquire(self, patience: Patience, *, fresh: bool) -> Connection:
         """A free connection, and the right to use it, which ends with the exchange."""
-        if self._idle and not fresh and not self._slots.locked():
-            await self._slots.acquire()  # does not wait, and so needs no timer
-            if kept := self._kept():
-                return kept
-            self._slots.release()
         due = asyncio.get_running_loop().time() + self._timeouts.connect
         try:
             async with asyncio.timeout_at(min(due, patience.head)):
-                await self._slots.acquire()
+                await self._take_slot()
                 return (None if fresh else self._kept()) or await self._connect()
         except TimeoutError:
             raise UpstreamTimeout(
                 "The model provider could not be connected to in time.",
                 code="upstream_unreachable",
             ) from None
+
+    async def _take_slot(self) -> None:
+        if self._free_slots:
+            self._free_slots -= 1
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it has got one, too late
+                self._give_slot_back()
+            raise
+
+    def _give_slot_back(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free_slots += 1
 
     def _kept(self) -> Connection | None:
         """The idle connection that was used last: it is the least likely to be closed by now."""
@@ -116,7 +143,7 @@ class UpstreamClient:
             connected = await dial(self._host, self._port)
             connection = await self._adopt(connected)
         except BaseException as error:
-            self._slots.release()
+            self._give_slot_back()
             if isinstance(error, OSError | UnicodeError) and not isinstance(error, TimeoutError):
                 raise Upstream(
                     f"The model provider cannot be reached ({type(error).__name__}).",
@@ -137,7 +164,7 @@ class UpstreamClient:
         return connection
 
     def _free(self, connection: Connection, reusable: bool) -> None:
-        self._slots.release()
+        self._give_slot_back()
         if reusable:
             connection.keep()
             self._idle[connection] = None

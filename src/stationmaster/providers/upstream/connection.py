@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
                 raise UnusableAnswerError
             return
         headers = [
-            (_in_lower_case(name), value.decode("latin-1").strip()) for name, value in self._headers
+            (_in_lower_case(name), str(value, "latin-1").strip()) for name, value in self._headers
         ]
         decoder = self._framing(headers)
         self._begun = True
