@@ -281,14 +281,11 @@ class _Cycle(RequestResponseCycle):
                 return
         await super().send(message)
 
-    def write(self, status: int, headers: RawHeaders, body: bytes) -> bool:
-        """Write a whole answer at once; `headers` tell its length.
-
-        False where it is out of the ordinary: then nothing is written, and it is to be sent.
-        """
+    def write(self, status: int, headers: RawHeaders, lines: bytes, body: bytes) -> bool:
+        """See `Write`. What is out of the ordinary is not written."""
         if not self._is_plain() or self.scope["method"] == "HEAD":
             return False
-        head = self._head(status, headers)
+        head = self._head(status, headers, lines)
         if head is None:
             return False
         self.response_started = self.response_complete = True
@@ -310,7 +307,7 @@ class _Cycle(RequestResponseCycle):
             and not self.flow.write_paused
         )
 
-    def _head(self, status: int, given: RawHeaders) -> bytes | None:
+    def _head(self, status: int, given: RawHeaders, more: bytes = b"") -> bytes | None:
         """The head's bytes; None where uvicorn must look at its headers."""
         headers = self.default_headers + given
         names = [name for name, _ in headers]
@@ -322,7 +319,7 @@ class _Cycle(RequestResponseCycle):
             or len(lines.translate(None, _IN_VALUES)) != 2 * len(headers) - 2
         ):
             return None
-        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], lines)
+        return b"%b%b\r\n%b\r\n" % (STATUS_LINE[status], lines, more)
 
 
 class StrictSocketProtocol(WebSocketsSansIOProtocol):

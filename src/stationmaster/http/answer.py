@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from stationmaster.http import compression
-from stationmaster.http.limiting import STANDING, with_standing
+from stationmaster.http.limiting import STANDING, lines_of, without_others
 from stationmaster.http.wire.exchange import WRITE, Message, RawHeaders, Send, WholeSend, Write
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -16,6 +16,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-security-policy", b"default-src 'self'"),
 )
 _SECURITY_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
+_SECURITY_LINES = b"".join(b"%b: %b\r\n" % header for header in SECURITY_HEADERS)
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -92,8 +93,9 @@ class Answer(WholeSend):
             if self.gzip:
                 body = await compression.compressed(body)
                 headers = compression.encoded(headers, len(body))
-        headers = self._with_all(status, headers)
-        if self._write is None or not self._write(status, headers, body):
+        headers, lines = self._with_lines(status, headers)
+        if self._write is None or not self._write(status, headers, lines, body):
+            headers = headers + _headers_of(lines)
             head = {"type": "http.response.start", "status": status, "headers": headers}
             await self._send(head)
             await self._send({"type": "http.response.body", "body": body})
@@ -132,23 +134,33 @@ class Answer(WholeSend):
 
     def _with_all(self, status: int, given: RawHeaders) -> RawHeaders:
         """The headers with those of every answer."""
+        headers, lines = self._with_lines(status, given)
+        return headers + _headers_of(lines) if lines else headers
+
+    def _with_lines(self, status: int, given: RawHeaders) -> tuple[RawHeaders, bytes]:
+        """What stays of the headers, and the lines that every answer has besides."""
         self.status = status
         state = self._state
         if state is None:
-            return given
-        named = dict(given)
+            return given, b""
         standing = state.get(STANDING)
-        headers = list(given) if standing is None else with_standing(given, standing)
-        request_id = state["request_id"].encode()
+        lines = b"" if standing is None else lines_of(standing)
+        headers = without_others(given) if lines else list(given)
+        named, request_id = dict(headers), state["request_id"].encode()
         if b"request-id" not in named:
-            headers.append((b"request-id", request_id))
+            lines += b"request-id: %b\r\n" % request_id
         if b"x-request-id" not in named:
-            headers.append((b"x-request-id", request_id))
+            lines += b"x-request-id: %b\r\n" % request_id
         if _SECURITY_NAMES.isdisjoint(named):
-            headers += SECURITY_HEADERS
-        else:
-            headers += [header for header in SECURITY_HEADERS if header[0] not in named]
-        return headers
+            return headers, lines + _SECURITY_LINES
+        missing = [header for header in SECURITY_HEADERS if header[0] not in named]
+        return headers + missing, lines
+
+
+def _headers_of(lines: bytes) -> RawHeaders:
+    """The headers that these lines of ours are."""
+    parts = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in parts]
 
 
 def _merged(given: RawHeaders, added: RawHeaders) -> RawHeaders:

@@ -1,6 +1,6 @@
 """What each route counts as, and the headers that tell a caller how it stands."""
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable
 from contextlib import AsyncExitStack
 from functools import lru_cache
 
@@ -92,56 +92,66 @@ def note(scope: Scope, standing: Standing) -> None:
 _PREFIXES = (b"anthropic-ratelimit-", b"x-ratelimit-")
 
 
-def with_standing(headers: RawHeaders, standing: Standing) -> RawHeaders:
-    """The headers of an answer with ours; those of a provider tell of its limits, not of ours."""
-    ours = headers_of(standing)
-    if not ours:
-        return list(headers)
-    return [header for header in headers if not header[0].startswith(_PREFIXES)] + ours
+def _lines(*lines: bytes) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)
 
 
-def headers_of(standing: Standing) -> RawHeaders:
-    """How a caller stands, in the usual headers, in OpenAI's and in Anthropic's."""
+_REQUESTS = _lines(
+    b"x-ratelimit-limit: %d",
+    b"x-ratelimit-remaining: %d",
+    b"x-ratelimit-reset: %d",
+    b"x-ratelimit-limit-requests: %d",
+    b"x-ratelimit-remaining-requests: %d",
+    b"x-ratelimit-reset-requests: %b",
+    b"anthropic-ratelimit-requests-limit: %d",
+    b"anthropic-ratelimit-requests-remaining: %d",
+    b"anthropic-ratelimit-requests-reset: %b",
+)
+_TOKENS = _lines(
+    b"x-ratelimit-limit-tokens: %d",
+    b"x-ratelimit-remaining-tokens: %d",
+    b"x-ratelimit-reset-tokens: %b",
+    b"anthropic-ratelimit-tokens-limit: %d",
+    b"anthropic-ratelimit-tokens-remaining: %d",
+    b"anthropic-ratelimit-tokens-reset: %b",
+)
+_INPUT, _OUTPUT = (
+    _lines(
+        b"anthropic-ratelimit-%b-tokens-limit: %%d" % kind,
+        b"anthropic-ratelimit-%b-tokens-remaining: %%d" % kind,
+        b"anthropic-ratelimit-%b-tokens-reset: %%b" % kind,
+    )
+    for kind in (b"input", b"output")
+)
+
+
+def without_others(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """The headers of an answer without those that tell of a provider's limits, not of ours."""
+    return [header for header in headers if not header[0].startswith(_PREFIXES)]
+
+
+def lines_of(standing: Standing) -> bytes:
+    """How a caller stands, in the usual headers, in OpenAI's and in Anthropic's; each ends a line.
+
+    Empty where there are no limits.
+    """
     requests, input_tokens, output_tokens = standing
-    found: RawHeaders = []
+    found = b""
     if requests is not None:
-        limit, remaining, wait, moment = _told(requests)
-        found += (
-            (b"x-ratelimit-limit", limit),
-            (b"x-ratelimit-remaining", remaining),
-            (b"x-ratelimit-reset", b"%d" % -(-requests.reset // 1000)),
-            (b"x-ratelimit-limit-requests", limit),
-            (b"x-ratelimit-remaining-requests", remaining),
-            (b"x-ratelimit-reset-requests", wait),
-            (b"anthropic-ratelimit-requests-limit", limit),
-            (b"anthropic-ratelimit-requests-remaining", remaining),
-            (b"anthropic-ratelimit-requests-reset", moment),
+        limit, remaining, wait, second = _told(requests)
+        found = _REQUESTS % (
+            *(limit, remaining, second),
+            *(limit, remaining, wait),
+            *(limit, remaining, _moment(second)),
         )
     tightest = _tightest(input_tokens, output_tokens)
     if tightest is not None:
-        limit, remaining, wait, moment = _told(tightest)
-        found += (
-            (b"x-ratelimit-limit-tokens", limit),
-            (b"x-ratelimit-remaining-tokens", remaining),
-            (b"x-ratelimit-reset-tokens", wait),
-            (b"anthropic-ratelimit-tokens-limit", limit),
-            (b"anthropic-ratelimit-tokens-remaining", remaining),
-            (b"anthropic-ratelimit-tokens-reset", moment),
-        )
-    if input_tokens is not None:
-        limit, remaining, _, moment = _told(input_tokens)
-        found += (
-            (b"anthropic-ratelimit-input-tokens-limit", limit),
-            (b"anthropic-ratelimit-input-tokens-remaining", remaining),
-            (b"anthropic-ratelimit-input-tokens-reset", moment),
-        )
-    if output_tokens is not None:
-        limit, remaining, _, moment = _told(output_tokens)
-        found += (
-            (b"anthropic-ratelimit-output-tokens-limit", limit),
-            (b"anthropic-ratelimit-output-tokens-remaining", remaining),
-            (b"anthropic-ratelimit-output-tokens-reset", moment),
-        )
+        limit, remaining, wait, second = _told(tightest)
+        found += _TOKENS % (limit, remaining, wait, limit, remaining, _moment(second))
+    for lines, quota in ((_INPUT, input_tokens), (_OUTPUT, output_tokens)):
+        if quota is not None:
+            limit, remaining, _, second = _told(quota)
+            found += lines % (limit, remaining, _moment(second))
     return found
 
 
@@ -151,14 +161,10 @@ def _tightest(one: Quota | None, other: Quota | None) -> Quota | None:
     return one if one.remaining <= other.remaining else other
 
 
-def _told(quota: Quota) -> tuple[bytes, bytes, bytes, bytes]:
-    """What is left of how much, and until when: for how long, and when."""
-    return (
-        b"%d" % quota.limit,
-        b"%d" % quota.remaining,
-        duration(max(0, quota.reset - quota.at)),
-        _moment(-(-quota.reset // 1000)),
-    )
+def _told(quota: Quota) -> tuple[int, int, bytes, int]:
+    """What is left of how much, and until when: for how long, and the second."""
+    wait = quota.reset - quota.at
+    return quota.limit, quota.remaining, duration(max(0, wait)), -(-quota.reset // 1000)
 
 
 def duration(millis: int) -> bytes:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from stationmaster.http.limiting import duration, headers_of, kind_of, with_standing
+from stationmaster.http.answer import SECURITY_HEADERS, Answer
+from stationmaster.http.limiting import STANDING, duration, kind_of, lines_of
 from stationmaster.http.routes.app import stationmaster_api
-from stationmaster.limits import Quota
+from stationmaster.http.wire.exchange import Message, RawHeaders
+from stationmaster.limits import Quota, Standing
 
 AT = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
@@ -52,10 +54,24 @@ def test_the_routes_of_the_server_count_as_they_should() -> None:
     assert kinds["/api/admin/keys", "POST"] == "admin"
 
 
+def headers_of(standing: Standing) -> dict[bytes, bytes]:
+    """The headers that an answer has for it."""
+    return dict(with_standing([], standing))
+
+
+def with_standing(given: RawHeaders, standing: Standing) -> RawHeaders:
+    answer = Answer(nowhere, state={"request_id": "req_1", STANDING: standing})
+    ours = {b"request-id", b"x-request-id", *dict(SECURITY_HEADERS)}
+    return [header for header in answer._with_all(200, given) if header[0] not in ours]
+
+
+async def nowhere(_message: Message) -> None: ...
+
+
 def test_every_vendor_is_told_in_its_own_words() -> None:
     requests = Quota(100, 42, AT + 59_001, AT)
     tokens = Quota(50_000, 7, AT + 360_000, AT)
-    told = dict(headers_of((requests, tokens, None)))
+    told = headers_of((requests, tokens, None))
     assert told == {
         b"x-ratelimit-limit": b"100",
         b"x-ratelimit-remaining": b"42",
@@ -81,7 +97,7 @@ def test_every_vendor_is_told_in_its_own_words() -> None:
 def test_the_tokens_are_those_of_which_the_least_is_left() -> None:
     many, few = Quota(100, 90, AT, AT), Quota(1000, 5, AT, AT)
     for standing in ((None, many, few), (None, few, many)):
-        told = dict(headers_of(standing))
+        told = headers_of(standing)
         assert told[b"x-ratelimit-remaining-tokens"] == b"5"
         assert told[b"anthropic-ratelimit-tokens-limit"] == b"1000"
         assert b"x-ratelimit-limit" not in told
@@ -89,7 +105,7 @@ def test_the_tokens_are_those_of_which_the_least_is_left() -> None:
 
 def test_without_limits_there_is_nothing_to_tell() -> None:
     given = [(b"anthropic-ratelimit-requests-limit", b"4000")]
-    assert headers_of((None, None, None)) == []
+    assert lines_of((None, None, None)) == b""
     assert with_standing(given, (None, None, None)) == given
 
 

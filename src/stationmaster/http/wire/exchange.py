@@ -29,8 +29,9 @@ Take = Callable[[], bytes | None]
 WRITE = "write"
 """Where a request's state may have a `Write`."""
 
-Write = Callable[[int, RawHeaders, bytes], bool]
-"""Writes a whole answer at once: its status, its headers, which tell its length, and its body.
+Write = Callable[[int, RawHeaders, bytes, bytes], bool]
+"""Writes a whole answer at once: its status, its headers, which tell its length, more headers as
+lines that are known to be good, each with its end, and its body.
 
 False where that cannot be: then nothing is written, and it is to be sent message by message.
 """

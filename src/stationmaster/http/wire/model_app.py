@@ -308,16 +308,17 @@ async def _relay_whole(face: Face, call: GatewayCall, asked: Prepared, exchange:
 
 def _told_of(call: GatewayCall, asked: Prepared) -> RawHeaders:
     """Who answered; and what it cost and used, where that is known before the answer goes out."""
+    context, cache, entry = call.context, call.cache, call.entry
     told = [
-        (b"x-stationmaster-call", call.context.call_id.encode()),
-        (b"x-stationmaster-provider", _plain(call.context.provider)),
-        (b"x-stationmaster-model", _plain(call.context.model)),
+        (b"x-stationmaster-call", context.call_id.encode()),
+        (b"x-stationmaster-provider", _plain(context.provider)),
+        (b"x-stationmaster-model", _plain(context.model)),
     ]
     if asked.reason is not None:
         told.append((b"x-stationmaster-reason", asked.reason.encode()))
-    if call.cache is not None:
-        told.append((b"x-cache", call.cache.encode()))
-    if (entry := call.entry) is not None:
+    if cache is not None:
+        told.append((b"x-cache", cache.encode()))
+    if entry is not None:
         usage = entry.usage
         told += [
             (b"x-stationmaster-cost-usd", f"{to_dollars(entry.cost):f}".encode()),

@@ -99,7 +99,10 @@ def _timeout(members: Members) -> float | None:
 
 def within(seconds: float | None) -> AbstractAsyncContextManager[None]:
     """Raise `UpstreamTimeout` where it takes longer than the client wants to wait."""
-    return nullcontext() if seconds is None else _within(seconds)
+    return _EVER if seconds is None else _within(seconds)
+
+
+_EVER = nullcontext()
 
 
 @asynccontextmanager
