@@ -279,6 +279,11 @@ class _Cycle(RequestResponseCycle):
                 self.expected_content_length, self.chunked_encoding = int(length), False
                 self.transport.write(head)
                 return
+        elif message["type"] == "http.response.body" and self._is_stream():
+            body = message.get("body", b"")
+            if body and message.get("more_body"):
+                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+                return
         await super().send(message)
 
     def write(self, status: int, headers: RawHeaders, lines: bytes, body: bytes) -> bool:
@@ -297,6 +302,16 @@ class _Cycle(RequestResponseCycle):
         self.message_event.set()
         self.on_response()
         return True
+
+    def _is_stream(self) -> bool:
+        """Whether a piece may be written now as a chunk."""
+        return (
+            self.chunked_encoding is True
+            and not self.response_complete
+            and not self.disconnected
+            and not self.flow.write_paused
+            and self.scope["method"] != "HEAD"
+        )
 
     def _is_plain(self) -> bool:
         """Whether a head may be written now as it is."""

@@ -83,7 +83,9 @@ class Answer(WholeSend):
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Send a whole answer. `headers` tell no length."""
-        headers = self._with_doors(status, [*headers, (b"content-length", b"%d" % len(body))])
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        if self.added or status in _REFUSED:
+            headers = self._with_doors(status, headers)
         if (
             self.gzip is not None
             and len(body) >= compression.MIN_BYTES

@@ -79,10 +79,13 @@ class Entrance:
         started = time.perf_counter()
         state, headers, socket = scope.setdefault("state", {}), scope["headers"], kind != "http"
         request_id = state["request_id"] = new_id("req")
-        gzip = wants_gzip(headers) if self._compress and not socket else None
+        gzip = None
+        named = dict(headers)
+        if self._compress and not socket:
+            gzip = b"accept-encoding" in named and wants_gzip(headers)
         answer = Answer(send, state=state, gzip=gzip)
         said = {"request_id": request_id}
-        if client_id := _client_id(headers):
+        if not _CLIENT_ID_HEADERS.isdisjoint(named) and (client_id := _client_id(headers)):
             said["client_request_id"] = client_id
         token = about.begin(said)
         try:

@@ -24,12 +24,17 @@ class Hosts:
 
     def check(self, headers: RawHeaders) -> str:
         """The Host header. Raises `Invalid` where it is none, or not one of ours."""
-        given = [value for name, value in headers if name == b"host"]
-        if not given and self._any:
-            return ""  # HTTP/1.0
-        if len(given) != 1:
+        given: bytes | None = None
+        for name, value in headers:
+            if name == b"host":
+                if given is not None:
+                    raise Invalid("The Host header is not valid.", code="invalid_host")
+                given = value
+        if given is None:
+            if self._any:
+                return ""  # HTTP/1.0
             raise Invalid("The Host header is not valid.", code="invalid_host")
-        return self._known(given[0])
+        return self._known(given)
 
     def _check(self, given: bytes) -> str:
         match = _FORM.fullmatch(given.decode("latin-1"))

@@ -103,10 +103,11 @@ class Once:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or answer it with what it was answered before."""
-        keys = _keys(scope)
-        if not keys or scope["path"] in OPEN_PATHS:
-            return self._app(scope, receive, send)
-        return self._answer(keys, scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for name, _ in scope["headers"]:
+                if name == HEADER and scope["path"] not in OPEN_PATHS:
+                    return self._answer(_keys(scope), scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def _answer(self, keys: list[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -263,8 +264,6 @@ async def _nothing_more() -> Message:
 
 
 def _keys(scope: Scope) -> list[bytes]:
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return []
     return [value for name, value in scope["headers"] if name == HEADER]
 
 

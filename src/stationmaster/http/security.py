@@ -98,7 +98,9 @@ class Door:
     def _turned_away(self, scope: Scope) -> Refusal | None:
         """What to answer to a request that is not let in."""
         try:
-            host = self._check(scope)
+            if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > MAX_URL:
+                raise Invalid(f"The URL is longer than {MAX_URL} bytes.", code="url_too_long")
+            host = "" if scope["path"] in PROBES else self._hosts.check(scope["headers"])
             if scope["type"] == "websocket":
                 self._cors.check_socket(scope["headers"], host)
             if not self._redirect or secure(scope) or scope["path"] in PROBES:
@@ -109,13 +111,6 @@ class Door:
             raise Invalid("This server speaks TLS alone.", code="tls_required")
         except (Invalid, Denied) as error:
             return self._render(scope, error, request_id_of(scope))
-
-    def _check(self, scope: Scope) -> str:
-        if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > MAX_URL:
-            raise Invalid(f"The URL is longer than {MAX_URL} bytes.", code="url_too_long")
-        if scope["path"] in PROBES:
-            return ""
-        return self._hosts.check(scope["headers"])
 
     def _headers(self, scope: Scope) -> RawHeaders:
         """What the door adds to an answer."""

@@ -49,7 +49,7 @@ WATCH_AFTER = 0.25
 """Seconds. To watch for the client's going takes a task, a tenth of what a call costs: what ends
 sooner does without."""
 
-_OVERLOADED = 529
+_TO_COME_AGAIN = frozenset({429, 503, 529})  # the last is Anthropic's for an overload
 
 
 class ModelApp:
@@ -94,17 +94,22 @@ class ModelApp:
             principal = await self._resolve(scope)
             raw = await read_body(scope, receive, limit=self._max_body, seconds=BODY_SECONDS)
             answer = self._count if face.counts else self._answer
-            async with _Client(receive, self._clients):
+            client = self._clients.add(receive)
+            try:
                 await answer(face, principal, raw, exchange, scope)
+            except asyncio.CancelledError:
+                if not client.gone:
+                    raise
+            finally:
+                if client.leave():
+                    await client.settled()
         except RequestGoneError:
             return
         except StationmasterError as error:
-            if isinstance(error, RateLimited):
-                note(scope, error.standing)
-            await _refuse(known, exchange, error, request_id)
+            await _refuse(known, exchange, error, scope)
         except Exception as error:
             log.exception("A model call failed in this server.", request_id=request_id)
-            await _refuse(known, exchange, error, request_id)
+            await _refuse(known, exchange, error, scope)
         finally:
             if exchange.pings:
                 await exchange.drop()
@@ -204,38 +209,38 @@ def model_app(
 
 
 class _Client:
-    """Cancels the work inside the block when the client goes away, and swallows that cancel.
+    """Cancels the task that made it when the client goes away; `gone` tells that cancel apart.
 
-    A cancellation from anywhere else passes through. Whether the client is still there is asked
-    from `WATCH_AFTER` on: most of what ends sooner would end before the question did.
+    Whether the client is still there is asked from `WATCH_AFTER` on: most of what ends sooner
+    would end before the question did.
     """
 
-    def __init__(self, receive: Receive, clients: "_Clients") -> None:
+    def __init__(self, receive: Receive, waiting: "dict[_Client, float]") -> None:
         self._receive = receive
-        self._clients = clients
-        self._gone = False
+        self._waiting = waiting
+        self._work = asyncio.current_task()
         self._over = False
         self._watch: asyncio.Task[None] | None = None
+        self.gone = False
 
-    async def __aenter__(self) -> None:
-        self._work = asyncio.current_task()
-        self._clients.add(self)
-
-    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+    def leave(self) -> bool:
+        """The work is done. Whether the client went first: then `settled` must be awaited."""
         self._over = True
-        self._clients.remove(self)
-        if self._watch is None:
-            return False
-        self._watch.cancel()
-        if not self._gone or self._work is None:
-            return False
-        # Its cancel may be still to come, where the work was done already.
+        self._waiting.pop(self, None)
+        if self._watch is not None:
+            self._watch.cancel()
+        return self.gone
+
+    async def settled(self) -> None:
+        """Take the cancel back, which may be still to come where the work was done already."""
+        assert self._watch is not None
+        assert self._work is not None
         with suppress(asyncio.CancelledError):
             await asyncio.wait((self._watch,))
         self._work.uncancel()
-        return kind is asyncio.CancelledError
 
     def watch(self) -> None:
+        """Ask from now on."""
         self._watch = asyncio.get_running_loop().create_task(self._until_gone())
         self._watch.add_done_callback(self._stop)
 
@@ -245,7 +250,7 @@ class _Client:
 
     def _stop(self, watch: "asyncio.Task[None]") -> None:
         if not self._over and not watch.cancelled() and self._work is not None:
-            self._gone = True
+            self.gone = True
             self._work.cancel()
 
 
@@ -256,13 +261,13 @@ class _Clients:
         self._since: dict[_Client, float] = {}  # in the order of their coming
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, client: _Client) -> None:
+    def add(self, receive: Receive) -> _Client:
+        """Look after the client of the present task's work. It must `leave`."""
+        client = _Client(receive, self._since)
         self._since[client] = time.monotonic()
         if self._timer is None:
             self._look_in(WATCH_AFTER)
-
-    def remove(self, client: _Client) -> None:
-        self._since.pop(client, None)
+        return client
 
     def _look_in(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
@@ -294,7 +299,9 @@ async def _relay_whole(face: Face, call: GatewayCall, asked: Prepared, exchange:
     if exchange.pings:
         await exchange.quiet()
     if not exchange.started:
-        headers = [*_raw(call.headers), *_retry_after(call), *_told_of(call, asked)]
+        headers = [*_raw(call.headers), *_told_of(call, asked)]
+        if call.status in _TO_COME_AGAIN:
+            headers += _retry_after(call)
         if call.status == HTTPStatus.OK:
             if asked.turn is not None:
                 body = await asked.turn.whole(body)
@@ -344,19 +351,19 @@ def _plain(name: str) -> bytes:
 
 def _retry_after(call: GatewayCall) -> RawHeaders:
     """Clients that are not told when to come back come back at once."""
-    if call.status not in {429, 503, _OVERLOADED}:
-        return []
     told = {name for name, _ in call.headers}
     return [] if told & {"retry-after", "retry-after-ms"} else [(b"retry-after", b"5")]
 
 
-async def _refuse(face: Face, exchange: Exchange, error: Exception, request_id: str) -> None:
+async def _refuse(face: Face, exchange: Exchange, error: Exception, scope: Scope) -> None:
+    if isinstance(error, RateLimited):
+        note(scope, error.standing)
     if exchange.started:
         # Too late for words: without its end, the client sees the answer as broken.
         if not isinstance(error, StationmasterError):
             raise error
         return
-    await exchange.whole(*face.refuse(error, request_id))
+    await exchange.whole(*face.refuse(error, exchange.request_id))
 
 
 async def _not_allowed(face: Face, exchange: Exchange, request_id: str) -> None:
