@@ -25,9 +25,9 @@ _Entry = tuple[T, asyncio.Future[R]]
 class _Batch(Sequence[T], Generic[T, R]):
     """The items of a batch: those that wait when it is first looked at, on whichever thread."""
 
-    def __init__(self, waiting: deque[_Entry[T, R]], *, with_abandoned: bool) -> None:
+    def __init__(self, waiting: deque[_Entry[T, R]], *, even_cancelled: bool) -> None:
         self._waiting = waiting
-        self._with_abandoned = with_abandoned
+        self._even_cancelled = even_cancelled
         self._entries: list[_Entry[T, R]] = []
         self._items: list[T] = []
         self.closed = False
@@ -37,9 +37,12 @@ class _Batch(Sequence[T], Generic[T, R]):
         if not self.closed:
             # First of all: whoever finds it open has put his own in time.
             self.closed = True
-            while self._waiting and len(self._entries) < MAX_BATCH:
-                entry = self._waiting.popleft()
-                if self._with_abandoned or not entry[1].cancelled():
+            while len(self._entries) < MAX_BATCH:
+                try:
+                    entry = self._waiting.popleft()
+                except IndexError:  # not looked at before: another thread may take of it, too
+                    break
+                if self._even_cancelled or not entry[1].cancelled():
                     self._entries.append(entry)
             self._items = [item for item, _ in self._entries]
         return self._entries
@@ -111,7 +114,7 @@ class Till(Generic[T, R]):
         task.add_done_callback(self._tasks.discard)
 
     def _gather(self) -> _Batch[T, R]:
-        self._gathering = _Batch(self._waiting, with_abandoned=self._abandoned is None)
+        self._gathering = _Batch(self._waiting, even_cancelled=self._abandoned is None)
         return self._gathering
 
     async def _run(self, batch: _Batch[T, R]) -> None:
@@ -130,7 +133,7 @@ class Till(Generic[T, R]):
             if len(entries) > 1 and not isinstance(error, StationmasterError):
                 for entry in entries:
                     alone = deque((entry,))
-                    await self._do(_Batch(alone, with_abandoned=True))
+                    await self._do(_Batch(alone, even_cancelled=True))
                 return
             for _, future in entries:
                 if not future.done():

@@ -1,7 +1,9 @@
 """Many callers, few batches; and nobody pays for another's fault or absence."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -78,6 +80,31 @@ async def test_what_comes_before_a_batch_begins_goes_with_it() -> None:
     gate.set()
     assert await asyncio.gather(*calls) == list(range(10))
     assert batches == [list(range(10))]
+
+
+async def test_what_a_thread_draws_is_done_once_and_nothing_is_left() -> None:
+    loop, done = asyncio.get_running_loop(), list[int]()
+    interval = sys.getswitchinterval()
+
+    def double(items: Sequence[int]) -> list[int]:
+        done.extend(items)
+        return [2 * item for item in items]
+
+    async def work(items: Sequence[int]) -> list[int]:
+        return await loop.run_in_executor(writer, double, items)
+
+    async def caller(first: int) -> None:
+        for item in range(first, first + 100):
+            assert await till.take(item) == 2 * item
+
+    till = Till(work)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as writer:
+            await asyncio.gather(*(caller(100 * number) for number in range(20)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(done) == list(range(2000))
 
 
 async def test_where_none_can_begin_all_are_told() -> None:
