@@ -7,7 +7,7 @@ cheaper model is tried.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 
 import msgspec
@@ -278,7 +278,7 @@ def input_bound(body: CallBody, context_window: int) -> int:
     """Tokens that the input of this body cannot exceed; nothing longer is served in one go."""
     elsewhere = body.elsewhere
     if elsewhere is None:
-        elsewhere = not _ELSEWHERE_MEMBERS.isdisjoint(body.spans) or _refers(body)
+        elsewhere = not _ELSEWHERE_MEMBERS.isdisjoint(body.members) or _refers(body)
     return context_window if elsewhere else min(len(body.raw) + HIDDEN_TOKENS, context_window)
 
 
@@ -332,13 +332,12 @@ def _tokens(amount: int) -> str:
 
 def countable(body: CallBody, model: str) -> bytes:
     """A token count's body from a call's: the members that count, each byte as it came."""
-    members: Mapping[str, bytes] = {
-        name: body.raw[start:end]
-        for name, (start, end) in body.spans.items()
-        if name in _COUNTED and name != "model"
-    }
     parts = [b'"model":' + msgspec.json.encode(model)]
-    parts += [msgspec.json.encode(name) + b":" + value for name, value in members.items()]
+    parts += [
+        msgspec.json.encode(name) + b":" + bytes(value)
+        for name, value in body.members.items()
+        if name in _COUNTED
+    ]
     return b"{" + b",".join(parts) + b"}"
 
 

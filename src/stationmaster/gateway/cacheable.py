@@ -72,23 +72,17 @@ def wish_of(body: CallBody, headers: Mapping[str, str]) -> Wish | None:
 def _same_each_time(body: CallBody) -> bool:
     if body.operation == "embeddings":
         return True
-    if "temperature" not in body.spans or _any(body, TOOLS):
+    if "temperature" not in body.members or _any(body, TOOLS):
         return False
-    start, end = body.spans["temperature"]
     try:
-        return float(body.raw[start:end]) == 0
+        return float(bytes(body.members["temperature"])) == 0
     except ValueError:
         return False
 
 
 def _any(body: CallBody, names: Sequence[str]) -> bool:
-    spans = body.spans
-    return any(name in spans and _given(body, name) not in _NONE for name in names)
-
-
-def _given(body: CallBody, name: str) -> bytes:
-    start, end = body.spans[name]
-    return body.raw[start:end]
+    members = body.members
+    return any(name in members and bytes(members[name]) not in _NONE for name in names)
 
 
 MAX_READ = 1024 * 1024

@@ -106,18 +106,17 @@ def bounded_by(body: CallBody, name: str) -> CallBody:
 
     Raises `Invalid` where it has bounds of both names.
     """
-    if body.limit == name or body.limit not in body.spans:
+    if body.limit == name or body.limit not in body.members:
         return body
-    if name in body.spans:
+    if name in body.members:
         raise Invalid("max_tokens: It contradicts max_completion_tokens.", param="max_tokens")
     return parse_chat(body.renamed(body.limit, name))
 
 
 def asking_for_usage(body: CallBody) -> bytes:
     """A chat request for a stream that tells its usage."""
-    if "stream_options" not in body.spans:
+    if "stream_options" not in body.members:
         return body.with_member("stream_options", b'{"include_usage":true}')
-    start, end = body.spans["stream_options"]
-    options = msgspec.json.decode(body.raw[start:end]) or {}
+    options = msgspec.json.decode(body.members["stream_options"]) or {}
     options["include_usage"] = True
     return body.spliced({"stream_options": msgspec.json.encode(options)})

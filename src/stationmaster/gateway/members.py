@@ -73,12 +73,35 @@ def refuse_lone_surrogates(raw: bytes) -> None:
     raise Invalid("The request body contains half of a surrogate pair.")
 
 
+def check_once(raw: bytes, members: Members) -> None:
+    """Raise `Invalid` where a name comes twice.
+
+    Two members of one name would be read differently here and by the provider: the price of one
+    model, the answer of another. The parser keeps the last value of each name. Where all that it
+    kept, written again as most encoders do, is the object to the byte, nothing comes twice.
+    """
+    names = "".join(members)
+    if '"' in names or "\\" in names or _again(raw, members) != raw:
+        locate(raw, members)
+
+
+def _again(raw: bytes, members: Members) -> bytes:
+    """The members in their order, with blanks after commas and colons where the first has one."""
+    first = next(iter(members), "")
+    blank = " " if raw.startswith(b" ", len(first) + len('{"":')) else ""
+    before, after = '{"', f'":{blank}'
+    parts: list[bytes] = []
+    for name, value in members.items():
+        parts += (f"{before}{name}{after}".encode(), value)
+        before = f',{blank}"'
+    parts.append(b"}")
+    return b"".join(parts)
+
+
 def locate(raw: bytes, members: Members) -> dict[str, Span]:
     """Find where each top-level value lies. Raises `Invalid` where a name comes twice.
 
-    Two members of one name would be read differently here and by the provider: the price of one
-    model, the answer of another. The parser keeps the last value of each name; walking over the
-    object with the known values in hand costs one comparison of memory per member.
+    Walking over the object with the known values in hand costs one comparison of memory a member.
     """
     spans: dict[str, Span] = {}
     name, at = "", 0

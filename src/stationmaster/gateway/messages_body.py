@@ -5,9 +5,9 @@ import msgspec
 from stationmaster.gateway.body import MAX_TOKENS_BOUND, CallBody
 from stationmaster.gateway.members import (
     Members,
+    check_once,
     decode,
     escaping,
-    locate,
     model_of,
     read,
     refuse_lone_surrogates,
@@ -52,13 +52,13 @@ def parse_messages(raw: bytes, *, counting: bool = False) -> CallBody:
     cached = b'"cache_control"' in raw
     if escaped:
         refuse_lone_surrogates(raw)
-    spans = locate(raw, members)
+    check_once(raw, members)
     try:
         tools = _costly_tools(members) if "tools" in members else []
         return CallBody(
             operation="count_tokens" if counting else "messages",
             raw=raw,
-            spans=spans,
+            members=members,
             model=model_of(members),
             max_tokens=_max_tokens(members, required=not counting),
             stream=bool(read(members, "stream", _flag)) and not counting,

@@ -7,9 +7,9 @@ import msgspec
 from stationmaster.gateway.body import MAX_TOKENS_BOUND, CallBody
 from stationmaster.gateway.members import (
     Members,
+    check_once,
     decode,
     escaping,
-    locate,
     model_of,
     read,
     refuse_lone_surrogates,
@@ -55,7 +55,7 @@ def parse_chat(raw: bytes) -> CallBody:
         return CallBody(
             operation="chat",
             raw=raw,
-            spans=locate(raw, members),
+            members=members,
             model=model_of(members),
             max_tokens=_bound(members, limit),
             stream=bool(read(members, "stream", _flag)),
@@ -86,7 +86,7 @@ def parse_responses(raw: bytes) -> CallBody:
         return CallBody(
             operation="responses",
             raw=raw,
-            spans=locate(raw, members),
+            members=members,
             model=model_of(members),
             max_tokens=_bound(members, "max_output_tokens"),
             stream=bool(read(members, "stream", _flag)),
@@ -112,7 +112,7 @@ def parse_embeddings(raw: bytes) -> CallBody:
         return CallBody(
             operation="embeddings",
             raw=raw,
-            spans=locate(raw, members),
+            members=members,
             model=model_of(members),
             max_tokens=0,
             stream=False,
@@ -135,6 +135,7 @@ def _open(raw: bytes) -> tuple[Members, bool]:
     escaped = escaping(raw)
     if escaped:
         refuse_lone_surrogates(raw)
+    check_once(raw, members)
     return members, escaped
 
 

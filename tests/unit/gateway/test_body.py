@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stationmaster.gateway.members import check_once, decode, locate
 from stationmaster.gateway.messages_body import parse_messages
 from stationmaster.kernel.errors import Invalid
 
@@ -154,3 +155,33 @@ def test_a_splice_changes_its_values_and_nothing_else(
     wanted = [(name, changed.get(name, value)) for name, value in members]
     assert spliced == object_text(wanted, spaces, ascii_only)
     assert body.spliced({}) == raw
+
+
+names = st.sampled_from(["a", "b", 'a": 1, "b', '":', "\\", "\n", "é", ""]) | st.text(max_size=3)
+
+
+@given(
+    members=st.lists(st.tuples(names, st.integers(0, 12) | json_values), max_size=5),
+    between=st.sampled_from([(",", ":"), (", ", ": "), (", ", ":"), (" , ", " :"), (",\n", ": ")]),
+    ascii_only=st.booleans(),
+)
+def test_only_a_name_that_comes_twice_is_refused(
+    members: list[tuple[str, Any]], between: tuple[str, str], ascii_only: bool
+) -> None:
+    comma, colon = between
+    parts = [
+        json.dumps(name, ensure_ascii=ascii_only)
+        + colon
+        + json.dumps(value, ensure_ascii=ascii_only, separators=between)
+        for name, value in members
+    ]
+    raw = ("{" + comma.join(parts) + "}").encode()
+    found = decode(raw)
+    if len({name for name, _ in members}) == len(members):
+        check_once(raw, found)
+        places = locate(raw, found)
+        told = {name: raw[start:end] for name, (start, end) in places.items()}
+        assert told == {name: bytes(value) for name, value in found.items()}
+    else:
+        with pytest.raises(Invalid, match="comes twice"):
+            check_once(raw, found)
