@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from stationmaster.http.wire.exchange import TAKE, WRITE, RawHeaders
+from stationmaster.http.wire.exchange import NAMED, TAKE, WRITE, RawHeaders
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers; a large JWT and cookies fit well
 MAX_HEADERS = 128
@@ -44,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._began = False  # with the bytes that have just come
         self._head = 0  # bytes of it so far
-        self._fields = 0  # bytes of whole headers
+        self._coming = 0  # bytes that have just come
         self._timer: asyncio.TimerHandle | None = None
         self._status = HTTPStatus.BAD_REQUEST
         self._idle_since: float | None = None  # by the loop's clock
@@ -64,14 +64,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._began = False
+        self._began, self._coming = False, len(data)
         super().data_received(data)
         if not self._in_head:
             self._unwatch()
             return
         # What is not a whole header yet is kept by the parser, and told to nobody.
-        # Where in these bytes it began is not known, so the first ones are not counted.
-        self._head += 0 if self._began else len(data)
+        # Where in these bytes it began is not known: of the first ones whole headers are counted.
+        self._head += self._fields() if self._began else len(data)
         if self._head > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif self._timer is None:
@@ -79,27 +79,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._in_head, self._began, self._head, self._fields = True, True, 0, 0
+        self.url, self.headers = b"", []
+        self._in_head, self._began, self._head = True, True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is there."""
-        self._fields += len(name) + len(value)
         headers = self.headers
-        if self._fields > MAX_HEAD or len(headers) >= MAX_HEADERS:
+        if len(headers) >= MAX_HEADERS:
             self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadTooLargeError
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        headers.append((name, value))
+        headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: begin to answer, or wait for the answers before it."""
+        if self._head + self._coming > MAX_HEAD and self._fields() > MAX_HEAD:
+            self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise HeadTooLargeError
         self._in_head = False
-        parser = self.parser
+        parser, named = self.parser, dict(self.headers)
         version = parser.get_http_version()
         state = self.app_state.copy()
+        state[NAMED] = named
         scope: HTTPScope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -132,7 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=_News(),  # type: ignore[arg-type] # as much of an event as is used
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=named.get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -143,6 +143,10 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
+
+    def _fields(self) -> int:
+        """Bytes of the head's whole headers."""
+        return sum(len(name) + len(value) for name, value in self.headers)
 
     def _crowded(self) -> bool:
         most = self.limit_concurrency
@@ -325,7 +329,7 @@ class _Cycle(RequestResponseCycle):
     def _head(self, status: int, given: RawHeaders, more: bytes = b"") -> bytes | None:
         """The head's bytes; None where uvicorn must look at its headers."""
         headers = self.default_headers + given
-        names = [name for name, _ in headers]
+        names = dict(headers)
         lines = b"\r\n".join(map(b": ".join, headers))
         # No control characters but those that were put between the lines.
         if (

@@ -147,8 +147,10 @@ class Answer(WholeSend):
             return given, b""
         standing = state.get(STANDING)
         lines = b"" if standing is None else lines_of(standing)
-        headers = without_others(given) if lines else list(given)
-        named, request_id = dict(headers), state["request_id"].encode()
+        headers, named = list(given), dict(given)
+        if lines and b"ratelimit-" in b" ".join(named):
+            headers = without_others(headers)
+        request_id = state["request_id"].encode()
         if b"request-id" not in named:
             lines += b"request-id: %b\r\n" % request_id
         if b"x-request-id" not in named:

@@ -18,6 +18,7 @@ from stationmaster.http.wire.exchange import (
     RequestGoneError,
     Scope,
     Send,
+    named_of,
 )
 from stationmaster.kernel.errors import Unavailable
 from stationmaster.kernel.ids import new_id
@@ -80,7 +81,7 @@ class Entrance:
         state, headers, socket = scope.setdefault("state", {}), scope["headers"], kind != "http"
         request_id = state["request_id"] = new_id("req")
         gzip = None
-        named = dict(headers)
+        named = named_of(scope)
         if self._compress and not socket:
             gzip = b"accept-encoding" in named and wants_gzip(headers)
         answer = Answer(send, state=state, gzip=gzip)

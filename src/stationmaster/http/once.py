@@ -25,6 +25,7 @@ from stationmaster.http.wire.exchange import (
     Receive,
     Scope,
     Send,
+    named_of,
     request_id_of,
 )
 from stationmaster.idempotency import Attempt, KeyInUse, KeyReused, Place, Reply
@@ -103,11 +104,10 @@ class Once:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or answer it with what it was answered before."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            for name, _ in scope["headers"]:
-                if name == HEADER and scope["path"] not in OPEN_PATHS:
-                    return self._answer(_keys(scope), scope, receive, send)
-        return self._app(scope, receive, send)
+        posts = scope["type"] == "http" and scope["method"] == "POST"
+        if not posts or HEADER not in named_of(scope) or scope["path"] in OPEN_PATHS:
+            return self._app(scope, receive, send)
+        return self._answer(_keys(scope), scope, receive, send)
 
     async def _answer(self, keys: list[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from stationmaster.kernel.errors import Invalid, TooLarge
@@ -19,6 +19,9 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
+NAMED = "named"
+"""Where a request's state may have its headers by name; of one that is there twice, its last."""
 
 TAKE = "take"
 """Where a request's state may have a `Take`."""
@@ -72,17 +75,26 @@ def request_id_of(scope: Scope) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
 
+def named_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """The request's headers by name; of one that is there twice, its last."""
+    found: Mapping[bytes, bytes] | None = scope["state"].get(NAMED) if "state" in scope else None
+    return dict(scope["headers"]) if found is None else found
+
+
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
     """The request's body.
 
     Raises `TooLarge` over `limit` bytes (at once where the headers say so), `Invalid` where it
     takes longer than `seconds` or is compressed, `RequestGoneError` where its client goes away.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
-            raise _too_large(limit)
-        if name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise Invalid("A compressed request body is not accepted.")
+    named = named_of(scope)
+    declared = named.get(b"content-length", b"")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    if b"content-encoding" in named:
+        for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.strip().lower() != b"identity":
+                raise Invalid("A compressed request body is not accepted.")
     take: Take | None = scope["state"].get(TAKE) if "state" in scope else None
     if take is not None and (body := take()) is not None:
         if len(body) > limit:
