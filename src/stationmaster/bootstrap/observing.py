@@ -74,9 +74,7 @@ class CallMetrics:
 
     def observe(self, event: CallStarted | CallEnded | CallRefused) -> None:
         """See `CallObserver`."""
-        if isinstance(event, CallStarted):
-            pass
-        elif isinstance(event, CallEnded):
+        if isinstance(event, CallEnded):
             usage, first = event.usage, event.first_byte_ms
             self.metrics.model_call(
                 provider=event.context.provider,
@@ -91,7 +89,7 @@ class CallMetrics:
                 cost_micros=event.cost,
                 first_byte_seconds=None if first is None else first / 1000,
             )
-        else:
+        elif isinstance(event, CallRefused):
             self.metrics.call_refused(event.refusal.subject_kind)
         if event.context.run_id is not None:
             self.runs.observe(event)

@@ -48,6 +48,8 @@ UNBOUNDED_SEARCHES = 10
 _ELSEWHERE = re.compile(rb'"type"[ \t\r\n]*:[ \t\r\n]*"(?:url|file)"')
 _ELSEWHERE_MEMBERS = frozenset({"mcp_servers", "container", "thread"})
 
+_NO_DOLLARS = Decimal(0)
+
 _PDF = (b"application/pdf", rb"application\/pdf")
 
 CountTokens = Callable[["Candidate"], Awaitable[int | None]]
@@ -232,7 +234,7 @@ class WorstCase:
         self._floor = max(MIN_OUTPUT_TOKENS, body.thinking_budget + 1) * body.choices
         self._output = price.output
         self._input = dearest_input(body, rates=price)
-        self._searches = rates.search * searches
+        self._searches = rates.search * searches if searches else _NO_DOLLARS
 
     def cost(self, input_tokens: int, output_tokens: int) -> MicroDollars:
         """The hold for so many tokens."""

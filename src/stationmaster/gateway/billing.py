@@ -12,19 +12,21 @@ from stationmaster.kernel.errors import NotFound
 from stationmaster.kernel.money import MicroDollars, to_micros
 
 _NONE = Usage()
+_NO_DOLLARS = Decimal(0)
 
 
 class Tariff(msgspec.Struct, frozen=True):
     """By which a call is billed: the price list `prices`, the model that was asked for, its rates.
 
-    Tokens cost `share` of what the list says; `rates` are those of a whole call.
+    Tokens cost `share` of what the list says, all of it where that is None; `rates` are those of a
+    whole call.
     """
 
     pricing: Pricing
     prices: str
     model: str
     rates: Rates
-    share: Decimal = Decimal(1)
+    share: Decimal | None = None
 
     def cost(self, served: Served, body: CallBody) -> MicroDollars:
         """What it costs, rounded up once."""
@@ -32,10 +34,10 @@ class Tariff(msgspec.Struct, frozen=True):
             return 0
         geo = served.inference_geo or body.inference_geo
         speed = served.speed or body.speed
-        dollars = self.rates.search * served.web_searches
+        dollars = self.rates.search * served.web_searches if served.web_searches else _NO_DOLLARS
         for model, usage in served.parts:
-            rates = self._rates_of(model or self.model, speed)
-            dollars += rates.cost(usage, inference_geo=geo) * self.share
+            part = self._rates_of(model or self.model, speed).cost(usage, inference_geo=geo)
+            dollars += part if self.share is None else part * self.share
         return to_micros(dollars)
 
     def _rates_of(self, model: str, speed: str | None) -> Rates:
