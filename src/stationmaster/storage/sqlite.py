@@ -1,8 +1,8 @@
 """SQLite: one writer thread that commits what has queued, and a few reader threads.
 
 A commit costs a sync of the disk, whatever it holds. So the writer takes everything that has
-queued meanwhile into one `BEGIN IMMEDIATE`, each verb in its own savepoint, commits once, and only
-then answers. There is no timer: a single caller is not delayed.
+queued meanwhile into one `BEGIN IMMEDIATE`, each verb behind the first in its own savepoint,
+commits once, and only then answers. There is no timer: a single caller is not delayed.
 """
 
 import asyncio
