@@ -52,6 +52,7 @@ async def test_another_name_is_refused_in_the_routes_own_shape(
         answer = await house.client.get(path, headers={"host": "evil.example"})
         assert answer.status_code == 400
         assert answer.headers["content-type"] == media_type
+        assert len(answer.headers.get_list("content-length")) == 1
         for name in ENTRANCE:
             assert name in answer.headers
         assert (await house.client.get("/v1/tasks")).status_code == 200  # loopback

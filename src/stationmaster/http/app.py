@@ -210,7 +210,8 @@ def _label(scope: Scope) -> str:
 
 def _problem(error: Exception, request_id: str) -> Refusal:
     answer = problems.respond(error, request_id)
-    return answer.status_code, list(answer.raw_headers), bytes(answer.body)
+    headers = [header for header in answer.raw_headers if header[0] != b"content-length"]
+    return answer.status_code, headers, bytes(answer.body)
 
 
 def _of_agent(_scope: Scope, error: Exception, request_id: str) -> Refusal:

@@ -36,7 +36,7 @@ Refused = Callable[[Origin, int, Scope], None]
 """Told of each request that was refused for who asked."""
 
 Refusal = tuple[int, RawHeaders, bytes]
-"""Status, headers and body."""
+"""Status, headers that tell no length, and body."""
 
 Render = Callable[[Scope, Exception, str], Refusal]
 """An error as the route would show it, with the request's id."""
