@@ -34,6 +34,11 @@ class Splitter:
         Raises `Upstream` for an event over `MAX_EVENT_BYTES`.
         """
         rest = self._rest
+        if not rest and not whole and b"\r" not in chunk:  # as nearly every peer writes
+            *ended, left = chunk.split(b"\n\n")
+            if left.strip(b"\n"):
+                self._keep(left)
+            return ended
         rest += chunk
         at = 0
         search_from = max(0, self._searched - _LONGEST_BOUNDARY + 1)
@@ -45,10 +50,14 @@ class Splitter:
             del rest[:at]
         if not rest.strip(b"\r\n"):
             rest.clear()
-        self._searched = len(rest)
-        if len(rest) > MAX_EVENT_BYTES:
-            raise Upstream("The model provider sent an event without an end.")
+        self._keep(b"")
         return events
+
+    def _keep(self, left: bytes) -> None:
+        self._rest += left
+        self._searched = len(self._rest)
+        if self._searched > MAX_EVENT_BYTES:
+            raise Upstream("The model provider sent an event without an end.")
 
 
 def data_of(event: bytes) -> bytes | None:

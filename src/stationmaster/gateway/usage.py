@@ -235,16 +235,20 @@ class StreamScanner:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Not for us to judge: a newer peer may say what this version cannot read.
             return
-        if decoded.type == "content_block_start":
+        kind = decoded.type
+        if kind == "content_block_delta":  # nearly every event is one
+            self._pieces += 1
+            if decoded.delta is not None:
+                self._count(decoded.delta)
+        elif kind == "content_block_start":
             # Redacted thinking comes whole in here.
             self._pieces += 1
             self._content_bytes += max(0, len(data) - _BLOCK_ENVELOPE)
-        self._apply(decoded)
+        else:
+            self._apply(decoded)
 
     def _apply(self, event: _Event) -> None:
         match event.type:
-            case "content_block_delta":
-                self._count(event.delta)
             case "message_start":
                 self.started = True
                 if event.message is not None and event.message.usage is not None:
@@ -256,12 +260,10 @@ class StreamScanner:
             case "error":
                 self.failed = True
 
-    def _count(self, delta: _Delta | None) -> None:
-        self._pieces += 1
-        if delta is None:
-            return
+    def _count(self, delta: _Delta) -> None:
         # Of thinking that is not shown, only a count comes (beta `thinking-token-count`).
-        self._hidden_tokens += max(0, delta.estimated_tokens or 0)
+        if delta.estimated_tokens:
+            self._hidden_tokens += max(0, delta.estimated_tokens)
         for text in (delta.text, delta.partial_json, delta.thinking, delta.signature):
             if text:
                 self._content_bytes += len(text) if text.isascii() else len(text.encode())
