@@ -9,6 +9,7 @@ comes while it waits for its turn still goes with it.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar, overload
 
 from stationmaster.kernel.errors import StationmasterError
@@ -107,9 +108,10 @@ class Till(Generic[T, R]):
             raise
 
     def _start(self) -> None:
-        # A task of its own: a caller that is cancelled must not take the others with it.
+        # A task of its own: a caller that is cancelled must not take the others with it. In no
+        # caller's context: what accompanies one's writes is not for the others'.
         self._running += 1
-        task = asyncio.get_running_loop().create_task(self._run(self._gather()))
+        task = asyncio.get_running_loop().create_task(self._run(self._gather()), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 
@@ -80,6 +81,20 @@ async def test_what_comes_before_a_batch_begins_goes_with_it() -> None:
     gate.set()
     assert await asyncio.gather(*calls) == list(range(10))
     assert batches == [list(range(10))]
+
+
+async def test_a_batch_is_done_in_nobodys_context() -> None:
+    whose: ContextVar[str | None] = ContextVar("whose", default=None)
+    found: list[str | None] = []
+
+    async def work(items: Sequence[int]) -> list[int]:
+        found.append(whose.get())
+        return list(items)
+
+    till = Till[int, int](work)
+    whose.set("the first caller's")
+    assert await till.take(1) == 1
+    assert found == [None]
 
 
 async def test_what_a_thread_draws_is_done_once_and_nothing_is_left() -> None:
