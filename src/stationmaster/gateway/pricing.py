@@ -76,7 +76,7 @@ class Price:
 
     def dollars(self, usage: Usage) -> Decimal:
         """The exact sum for `usage`."""
-        found = self.input * usage.input_tokens + self.output * usage.output_tokens
+        found: Decimal = self.input * usage.input_tokens + self.output * usage.output_tokens
         if usage.cache_write_tokens or usage.cache_write_1h_tokens:
             short_lived = usage.cache_write_tokens - usage.cache_write_1h_tokens
             found += self.cache_write * short_lived

@@ -122,6 +122,7 @@ EXACT = {
     "micros / PER_DOLLAR": "what is shown: to a billion dollars every digit is right",
     "now / 1000": "a moment",
     "tokens / PER_TOKENS": "of decimals",
+    "found / PER_TOKENS": "of decimals",
     "Decimal(left) / self._output": "of decimals",
     "_SEARCH_PER_THOUSAND / 1000": "of decimals",
     "per_thousand / 1000": "of decimals",
