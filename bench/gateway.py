@@ -20,7 +20,7 @@ from bench.figure import Figure, Goal
 from bench.litellm import HINT, PROGRAM, litellm
 from bench.load import StreamResult, WrkResult, streams, wrk
 from bench.nginx import fixed_upstream, proxy
-from bench.process import Cores, pinned, split_cores
+from bench.process import Cores, calm, pinned, split_cores
 from bench.programs import require
 from bench.rounds import interleaved, middle
 from bench.server import server
@@ -130,7 +130,11 @@ def _calls(
     plan: Plan, cores: Cores, targets: Targets, body: Path, *, in_flight: int, what: str
 ) -> dict[str, list[WrkResult]]:
     seconds = 2 if plan.quick else 5
-    load = partial(wrk, body=body, in_flight=in_flight, seconds=seconds, cores=cores.load)
+
+    def load(url: str) -> WrkResult:
+        calm(cores.server)
+        return wrk(url, body, in_flight=in_flight, seconds=seconds, cores=cores.load)
+
     ways = targets.ways()
     candidates: dict[str, Callable[[], WrkResult]] = {
         name: partial(load, url) for name, url in ways.items()
@@ -206,6 +210,7 @@ def _stream_run(plan: Plan, cores: Cores, url: str, body: bytes, in_flight: int)
     import uvloop
 
     seconds = 1.0 if plan.quick else 4.0
+    calm(cores.server)
     with pinned(cores.load), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(streams(url, body, in_flight=in_flight, seconds=seconds))
 

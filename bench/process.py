@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 END_SECONDS = 10.0
+CALM_SECONDS = 60.0  # for a server to be done with calls whose clients have gone
+_LOOK_SECONDS = 0.25
+_CALM = 0.1  # of a core's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,34 @@ def pinned(cores: frozenset[int] | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def calm(cores: frozenset[int]) -> None:
+    """Wait until nothing is at work on `cores`: the server that was measured last may still be.
+
+    Raises `RuntimeError` after `CALM_SECONDS`.
+    """
+    due = time.monotonic() + CALM_SECONDS
+    before = _busy(cores)
+    while time.monotonic() < due:
+        time.sleep(_LOOK_SECONDS)
+        now = _busy(cores)
+        if now - before < _CALM * _LOOK_SECONDS * len(cores):
+            return
+        before = now
+    raise RuntimeError("Something else is at work on the core of the server under test.")
+
+
+def _busy(cores: frozenset[int]) -> float:
+    """Seconds since the machine's start for which the cores were at work."""
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *spent = line.split()
+        if name in names:
+            user, nice, system, _idle, _waiting, *others = map(int, spent)
+            ticks += user + nice + system + sum(others[:2])  # of interrupts
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
