@@ -87,6 +87,20 @@ class CallContext(msgspec.Struct, frozen=True):
         found = [f"{kind}:{of}" for kind, of in named if of]
         return found + [f"tag:{self.owner.project_id}:{tag}" for tag in self.tags]
 
+    def columns(self) -> tuple[object, ...]:
+        """All but the id, in the order of the columns from `organization_id` to `model`."""
+        return (
+            self.owner.organization_id,
+            self.owner.project_id,
+            self.key_id,
+            self.user_id,
+            self.run_id,
+            self.session_id,
+            list(self.tags) or None,
+            self.provider,
+            self.model,
+        )
+
 
 class LedgerEntry(msgspec.Struct, frozen=True):
     """One settled call. `lost_tokens` are the held ones of a call whose usage is unknown."""

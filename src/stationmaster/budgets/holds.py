@@ -212,15 +212,7 @@ def _line(request: Request, accounts: Sequence[Account], instance_id: str, now: 
     charges: list[Charge] = [(account.id, account.start, account.unit) for account in accounts]
     return (
         context.call_id,
-        context.owner.organization_id,
-        context.owner.project_id,
-        context.key_id,
-        context.user_id,
-        context.run_id,
-        context.session_id,
-        list(context.tags) or None,
-        context.provider,
-        context.model,
+        *context.columns(),
         request.amount,
         request.tokens,
         charges,
