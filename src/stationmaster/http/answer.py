@@ -71,7 +71,7 @@ class Answer(WholeSend):
             status = message["status"]
             headers = self._with_doors(status, message.get("headers", ()))
             if self.gzip is not None and compression.is_large_text(status, headers):
-                headers = compression.varied(headers)
+                headers = _merged(headers, [compression.VARY])
                 if self.gzip:
                     self._held = message
                     message["headers"] = headers
@@ -91,7 +91,7 @@ class Answer(WholeSend):
             and len(body) >= compression.MIN_BYTES
             and compression.is_large_text(status, headers)
         ):
-            headers = compression.varied(headers)
+            headers = _merged(headers, [compression.VARY])
             if self.gzip:
                 body = await compression.compressed(body)
                 headers = compression.encoded(headers, len(body))

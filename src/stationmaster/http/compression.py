@@ -21,6 +21,9 @@ LEVEL = 4
 BIG = 64 * 1024
 """Bytes from which a thread compresses: the event loop would notice."""
 
+VARY = (b"vary", b"Accept-Encoding")
+"""What an answer says that is compressed for some."""
+
 _TEXT = re.compile(rb"text/|application/(?:[a-z0-9.-]*\+)?(?:json|xml|javascript)\b")
 _STREAM = b"text/event-stream"
 _NOT_ELSEWHERE = re.compile(rb"\bno-(?:store|transform)\b", re.IGNORECASE)
@@ -64,13 +67,6 @@ def is_large_text(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     if length < MIN_BYTES or status in _BARE:
         return False
     return _TEXT.match(kind) is not None and not kind.startswith(_STREAM)
-
-
-def varied(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """The headers with `Accept-Encoding` in the one `Vary`."""
-    vary = [value for name, value in headers if name == b"vary"]
-    rest = [header for header in headers if header[0] != b"vary"]
-    return [*rest, (b"vary", b", ".join(dict.fromkeys((*vary, b"Accept-Encoding"))))]
 
 
 def encoded(headers: RawHeaders, length: int) -> RawHeaders:
